@@ -1,0 +1,157 @@
+"""A call as every part sees it, and the two function types everything else is made of.
+
+A client is a stack of handlers that ends at a connection, a server one that ends at a skeleton; a middleware turns a
+handler into another. No I/O happens here. After go-kratos' ``middleware.Handler`` and tower's ``Service``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgpack
+import msgspec
+
+from rpcfw.errors import Code, RpcError
+from rpcfw.interface.spec import MethodSpec
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+Metadata = Mapping[str, str | bytes]
+"""What travels beside the arguments: lower-case names to text or bytes. Names that start with ":" are rpcfw's own."""
+
+NO_METADATA: Metadata = MappingProxyType({})
+MAX_TIMEOUT_S = 42_949.0
+"""The longest deadline the wire can carry, in seconds (11.9 hours)."""
+
+
+class Exchange(Protocol):
+    """The server's side of one call in progress: who asks, and what goes back beside the reply."""
+
+    @property
+    def peer(self) -> str:
+        """The caller's address, for logs; with mutual TLS also the subject of its certificate."""
+
+    def set_reply_metadata(self, metadata: Metadata) -> None:
+        """Send these with the reply. Later calls add to and overwrite earlier ones."""
+
+
+class Call(msgspec.Struct, frozen=True, eq=False):
+    """One call, the same on both sides of the wire.
+
+    Attributes:
+        method: what is called.
+        arguments: one value per parameter, in the order of the signature; an async iterator where the client streams.
+        deadline: when the call is to be over, in seconds of the running loop's clock; `math.inf` for never.
+        metadata_bytes: the metadata as it crosses the wire, read through `metadata`.
+        reply_metadata: client side: a dict to fill with what the server sends back, if the caller asked for it.
+        exchange: server side: the call in progress, else None.
+    """
+
+    method: MethodSpec
+    arguments: tuple[Any, ...]
+    deadline: float = math.inf
+    metadata_bytes: bytes = b""
+    reply_metadata: dict[str, str | bytes] | None = None
+    exchange: Exchange | None = None
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata, decoded at each reading."""
+        return unpack_metadata(self.metadata_bytes) if self.metadata_bytes else NO_METADATA
+
+    @property
+    def peer(self) -> str:
+        """The caller's address on the server's side, empty on the client's."""
+        return self.exchange.peer if self.exchange is not None else ""
+
+    def argument(self, name: str) -> Any:
+        """The argument of that name. Raises KeyError when the method has no such parameter."""
+        for parameter, value in zip(self.method.parameters, self.arguments, strict=True):
+            if parameter.name == name:
+                return value
+        raise KeyError(f"{self.method.path} has no parameter {name!r}")
+
+    def remaining_s(self, loop: AbstractEventLoop) -> float:
+        """Seconds until the deadline, negative when it has passed, `math.inf` without one."""
+        return self.deadline - loop.time()
+
+
+Handler = Callable[[Call], Awaitable[Any]]
+"""Answers a call; what it returns is the result, or an async iterator of items where the method streams out."""
+
+Middleware = Callable[[Handler], Handler]
+"""Wraps a handler in another. Built once per client or server, never per call."""
+
+Items = AsyncIterator[Any]
+
+
+def chain(middleware: Sequence[Middleware], handler: Handler) -> Handler:
+    """Stack middleware on a handler; the first of the list is outermost. With none, the handler itself."""
+    for wrap in reversed(middleware):
+        handler = wrap(handler)
+    return handler
+
+
+_current: ContextVar[Call | None] = ContextVar("rpcfw_call", default=None)
+
+
+def current_call() -> Call:
+    """The call that this code is serving. Raises LookupError outside a handler."""
+    call = _current.get()
+    if call is None:
+        raise LookupError("no call is being served here: current_call() works inside a handler and the tasks it starts")
+    return call
+
+
+def enter_call(call: Call) -> None:
+    """Make a call the one that tasks started from here on are serving: servers only."""
+    _current.set(call)
+
+
+def set_reply_metadata(metadata: Metadata) -> None:
+    """Send metadata back beside the reply of the call being served. Raises LookupError outside a handler."""
+    call = current_call()
+    assert call.exchange is not None
+    pack_metadata(metadata)  # a wrong value is told here, where it was given
+    call.exchange.set_reply_metadata(metadata)
+
+
+def current_deadline() -> float:
+    """When the call being served here is to be over; calls made on its behalf inherit it. `math.inf` outside one."""
+    call = _current.get()
+    return math.inf if call is None else call.deadline
+
+
+def check_timeout(timeout_s: float | None, what: str) -> None:
+    """Refuse a timeout that cannot be kept. Raises ValueError naming `what`."""
+    if timeout_s is not None and not 0 < timeout_s <= MAX_TIMEOUT_S:
+        raise ValueError(f"{what}: timeout_s={timeout_s!r} must be more than 0 and at most {MAX_TIMEOUT_S:.0f} seconds, or None")
+
+
+def pack_metadata(metadata: Metadata) -> bytes:
+    """Metadata as a msgpack map. Raises RpcError INVALID_ARGUMENT for a name or value that cannot travel."""
+    for name, value in metadata.items():
+        if not isinstance(name, str) or not name or name != name.lower():
+            raise RpcError(Code.INVALID_ARGUMENT, f"metadata name {name!r} must be lower-case text, not empty")
+        if not isinstance(value, str | bytes):
+            raise RpcError(Code.INVALID_ARGUMENT, f"metadata {name!r} is {value!r}: give str or bytes")
+    return bytes(msgpack.packb(dict(metadata))) if metadata else b""
+
+
+def unpack_metadata(data: bytes | memoryview) -> Metadata:
+    """Read metadata. Raises RpcError INVALID_ARGUMENT when it is not a flat map of names to text or bytes."""
+    try:
+        metadata = msgpack.unpackb(data, max_map_len=1024, max_array_len=0, max_ext_len=0, strict_map_key=True)
+        if not isinstance(metadata, dict):
+            raise ValueError(f"a map was expected, not {type(metadata).__name__}")
+        for name, value in metadata.items():
+            if not isinstance(name, str) or not isinstance(value, str | bytes):
+                raise ValueError(f"{name!r}: {value!r} is not a name with text or bytes")
+    except (ValueError, RecursionError, msgpack.UnpackException) as error:
+        raise RpcError(Code.INVALID_ARGUMENT, f"the metadata cannot be read: {error}") from None
+    return metadata
