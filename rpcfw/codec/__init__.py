@@ -1,0 +1,14 @@
+"""Typed values to bytes and back: one plan per declared type, built once."""
+
+from rpcfw.codec.plan import (
+    Buffer,
+    Encoded,
+    MessageError,
+    Plan,
+    encode_value,
+    plan_of,
+    plan_of_arguments,
+    plan_of_items,
+)
+
+__all__ = ["Buffer", "Encoded", "MessageError", "Plan", "encode_value", "plan_of", "plan_of_arguments", "plan_of_items"]

@@ -1,0 +1,160 @@
+"""One plan per declared type: how its values become bytes and how bytes become valid values again.
+
+A plan is built once and holds bound C functions, so using it costs no Python of ours. The engine follows from the
+declared type alone, never from a peer's wish: msgspec for builtins, dataclasses and Structs, pydantic-core for
+pydantic models inside them, a pydantic TypeAdapter where only pydantic can tell union members apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, get_type_hints
+
+import msgspec
+
+from rpcfw.codec.containers import GUARDED_BYTES, check_containers, holds_many
+from rpcfw.codec.models import is_model_adapter_needed, model_adapter, pack_foreign, unpack_foreign
+from rpcfw.codec.problems import explain_decoding, explain_encoding
+
+Buffer = bytes | bytearray | memoryview
+Encoded = bytes | list[Buffer]
+"""One buffer, or several to be sent one after the other, so that large payloads need not be copied together."""
+
+LARGE_BYTES = 64 * 1024
+"""A bytes argument of at least this size is sent from where it lies instead of being copied into the message."""
+
+ENCODER = msgspec.msgpack.Encoder(enc_hook=pack_foreign)
+encode_value: Callable[[Any], bytes] = ENCODER.encode
+
+
+class MessageError(ValueError):
+    """A message does not fit its declared type, or a value cannot travel. Names the field by path and the value."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """How one declared type travels.
+
+    `encode` and `decode` raise whatever their engine raises; hand that error to `encoding_error` or
+    `decoding_error`, which search the value for the culprit. So the common case pays nothing for good messages.
+    """
+
+    type: Any
+    encode: Callable[[Any], Encoded]
+    decode: Callable[[Buffer], Any]
+
+    def encoding_error(self, error: Exception, value: Any) -> MessageError:
+        return MessageError(explain_encoding(error, value))
+
+    def decoding_error(self, error: Exception, data: Buffer) -> MessageError:
+        return MessageError(explain_decoding(error, data))
+
+
+@functools.lru_cache(maxsize=4096)
+def plan_of(declared: Any) -> Plan:
+    """The plan of a declared type. Raises TypeError, with the reason, for a type that cannot travel."""
+    if declared is bytes:
+        return Plan(declared, _encode_bytes, _decoder(declared))
+    return Plan(declared, encode_value, _decoder(declared))
+
+
+def plan_of_items(item: Any) -> Plan:
+    """The plan of a batch of stream items: encodes one item, decodes an array of them."""
+    return Plan(item, encode_value, plan_of(list[item]).decode)
+
+
+def plan_of_arguments(name: str, fields: Sequence[tuple[str, Any, Any]], required: Any) -> Plan:
+    """The plan of a call's arguments: a tuple of values to a map by name, and back.
+
+    Args:
+        name: what to call it in errors.
+        fields: name, declared type and default of each; `required` stands for no default.
+    """
+    specs: list[tuple[str, Any, Any]] = []
+    for field, declared, default in fields:
+        default_of = msgspec.field() if default is required else msgspec.field(default_factory=lambda value=default: value)
+        specs.append((field, declared, default_of))
+    optional = [default is not required for _, _, default in fields]
+    in_order = optional == sorted(optional)
+    record = msgspec.defstruct(name, specs, frozen=True, kw_only=not in_order)
+    names = tuple(field for field, _, _ in fields)
+    decode = _decoder(record)
+    astuple = msgspec.structs.astuple
+
+    def decode_arguments(data: Buffer) -> tuple[Any, ...]:
+        return astuple(decode(data))
+
+    def encode_in_order(values: tuple[Any, ...]) -> Encoded:
+        return encode_value(record(*values))
+
+    def encode_by_name(values: tuple[Any, ...]) -> Encoded:
+        return encode_value(dict(zip(names, values, strict=True)))
+
+    encode: Callable[[tuple[Any, ...]], Encoded] = encode_in_order if in_order else encode_by_name
+    if any(declared is bytes for _, declared, _ in fields):
+        encode = _vectored(names, encode)
+    return _ArgumentsPlan(record, encode, decode_arguments, names)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _ArgumentsPlan(Plan):
+    names: tuple[str, ...] = ()
+
+    def encoding_error(self, error: Exception, value: Any) -> MessageError:
+        return MessageError(explain_encoding(error, dict(zip(self.names, value, strict=True))))
+
+
+def _decoder(declared: Any) -> Callable[[Buffer], Any]:
+    if is_model_adapter_needed(declared):
+        decode = model_adapter(declared)
+    else:
+        decode = msgspec.msgpack.Decoder(declared, dec_hook=unpack_foreign).decode
+    if not holds_many(declared, _hints):
+        return decode
+
+    def decode_guarded(data: Buffer) -> Any:
+        if len(data) > GUARDED_BYTES:
+            check_containers(data)
+        return decode(data)
+
+    return decode_guarded
+
+
+def _hints(declared: type) -> dict[str, Any]:
+    return get_type_hints(declared, include_extras=True)
+
+
+def _encode_bytes(value: bytes) -> Encoded:
+    if len(value) < LARGE_BYTES:
+        return encode_value(value)
+    return [_binary_header(len(value)), value]
+
+
+def _binary_header(size: int) -> bytes:
+    return b"\xc6" + size.to_bytes(4, "big")
+
+
+def _vectored(
+    names: tuple[str, ...], encode: Callable[[tuple[Any, ...]], Encoded]
+) -> Callable[[tuple[Any, ...]], Encoded]:
+    """Send large bytes arguments from where they lie, between the rest of the map."""
+    keys = tuple(encode_value(name) for name in names)
+
+    def encode_vectored(values: tuple[Any, ...]) -> Encoded:
+        if not any(isinstance(value, bytes) and len(value) >= LARGE_BYTES for value in values):
+            return encode(values)
+        parts: list[Buffer] = []
+        pending = b"\xde" + len(values).to_bytes(2, "big")
+        for key, value in zip(keys, values, strict=True):
+            if isinstance(value, bytes) and len(value) >= LARGE_BYTES:
+                parts += [pending + key + _binary_header(len(value)), value]
+                pending = b""
+            else:
+                pending += key + encode_value(value)
+        if pending:
+            parts.append(pending)
+        return parts
+
+    return encode_vectored

@@ -1,0 +1,117 @@
+"""Why a message was refused, for a person: the field by its path, the value found there, what was expected.
+
+Only called once something is wrong, so it may search: it decodes without a type, walks to the path the engine
+names, and shows the value shortened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from rpcfw.codec.containers import ContainersError
+
+_STEP = re.compile(r"\.([^.\[\]]+)|\[([^\]]*)\]")
+_AT = re.compile(r"(?P<what>.*?)(?: - at (?P<where>`\$[^`]*`|`key` in `\$[^`]*`))?$", re.DOTALL)
+_MAX_SHOWN = 60
+
+
+def explain_decoding(error: Exception, data: bytes | bytearray | memoryview) -> str:
+    """The message of a decoding error, with the path and the value that broke the rule."""
+    if isinstance(error, RecursionError):
+        return "the message is nested too deeply; flatten it or send it as a stream"
+    located = getattr(error, "errors", None)
+    if callable(located):  # pydantic_core.ValidationError; msgspec raises its own when the model lies inside
+        return "; ".join(f"{_dotted(e['loc'])}: {e['msg']}, got {_shown(e['input'])}" for e in located()[:5])
+    cause = error.__cause__
+    if isinstance(error, msgspec.ValidationError) and cause is not None and callable(getattr(cause, "errors", None)):
+        prefix = _path_of(str(error))
+        first = cause.errors()[0]  # type: ignore[attr-defined]  # checked above
+        where = ".".join(part for part in (prefix, _dotted(first["loc"])) if part)
+        return f"{where}: {first['msg']}, got {_shown(first['input'])}"
+    match = _AT.match(str(error))
+    what = match["what"] if match else str(error)
+    path = _path_of(str(error))
+    if isinstance(error, ContainersError):
+        return str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        return f"the bytes are not a valid message: {what}"
+    found = _look_up(data, path)
+    return f"{path or 'the value'}: {what[:1].lower()}{what[1:]}{found}"
+
+
+def explain_encoding(error: Exception, value: Any) -> str:
+    """The message of an encoding error: the first part of `value`, by path, that cannot travel."""
+    for path, part in _parts("", value, 0):
+        try:
+            msgspec.msgpack.encode(part, enc_hook=_as_empty)
+        except RecursionError:
+            return f"{path or 'the value'}: nested too deeply, or holds itself"
+        except OverflowError:
+            return (
+                f"{path or 'the value'}: {_shown(part)} does not fit into 64 bits; "
+                "declare the field as str or decimal.Decimal to send larger whole numbers"
+            )
+        except (TypeError, ValueError, NotImplementedError) as problem:
+            return f"{path or 'the value'}: {_shown(part)} cannot travel: {problem}"
+    return str(error)
+
+
+def _as_empty(value: Any) -> Any:
+    if hasattr(type(value), "__pydantic_validator__"):
+        return None
+    raise NotImplementedError(f"objects of type {type(value).__qualname__} cannot travel")
+
+
+def _parts(path: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    """The leaves of a value with their paths; containers only by what they hold."""
+    if depth > 100:
+        yield path, value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _parts(f"{path}.{key}" if path else str(key), part, depth + 1)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for index, part in enumerate(value):
+            yield from _parts(f"{path}[{index}]", part, depth + 1)
+    else:
+        names = getattr(type(value), "__struct_fields__", None) or getattr(type(value), "__dataclass_fields__", None)
+        fields = {name: getattr(value, name) for name in names} if names else getattr(value, "__dict__", None)
+        if hasattr(type(value), "__pydantic_validator__") or names:
+            yield from _parts(path, fields or {}, depth + 1)
+        else:
+            yield path, value
+
+
+def _path_of(message: str) -> str:
+    match = _AT.match(message)
+    where = match["where"] if match else None
+    if not where:
+        return ""
+    path = where.replace("`", "").replace("key in ", "").removeprefix("$")
+    return path.removeprefix(".")
+
+
+def _look_up(data: bytes | bytearray | memoryview, path: str) -> str:
+    """`, which is 'three'`: the value at a path, or nothing where the path is not exact."""
+    if "[...]" in path or len(data) > 1 << 20:
+        return ""
+    try:
+        value = msgspec.msgpack.decode(data)
+        for name, index in _STEP.findall("." + path if path and not path.startswith("[") else path):
+            value = value[name] if name else value[int(index)]
+    except (msgspec.DecodeError, KeyError, IndexError, TypeError, ValueError, RecursionError):
+        return ""
+    return f": {_shown(value)}"
+
+
+def _dotted(location: tuple[str | int, ...]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
