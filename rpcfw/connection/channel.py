@@ -1,0 +1,209 @@
+"""One endpoint as a client uses it: connections opened when needed, kept, replaced, and given up when idle or old.
+
+A channel is a balancer's node: it carries its own handler, its own failures and its own load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import math
+import random
+from collections.abc import Awaitable
+from typing import Any
+
+from rpcfw.call import Call
+from rpcfw.connection.client import ClientConnection
+from rpcfw.endpoint import Endpoint
+from rpcfw.errors import Code, Origin, RpcError
+from rpcfw.transport import Transport
+from rpcfw.wire.handshake import Settings
+from rpcfw.wire.reader import SCRATCH_BYTES, Budget
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """How a client keeps its connections. Times in seconds, None for never.
+
+    Attributes:
+        handshake_timeout_s: for the server's first answer, after the transport has connected.
+        keepalive_s: a silent connection is pinged after this time.
+        keepalive_timeout_s: it is given up when the ping stays unanswered this long.
+        idle_s: a connection without calls is closed after this time.
+        max_age_s: a connection is replaced at this age, give or take a tenth; calls in progress end on the old one.
+        first_backoff_s: wait after a failed connect; grows by 1.6 up to `max_backoff_s`, with a jitter of a fifth.
+        max_backoff_s: the longest wait between two attempts to connect.
+        pool_size: connections to each endpoint; one is enough but for very large or TLS traffic.
+        settings: sizes this client accepts.
+        max_memory_bytes: for large messages on their way to this client.
+    """
+
+    handshake_timeout_s: float = 5.0
+    keepalive_s: float | None = 15.0
+    keepalive_timeout_s: float = 5.0
+    idle_s: float | None = 300.0
+    max_age_s: float | None = None
+    first_backoff_s: float = 0.1
+    max_backoff_s: float = 10.0
+    pool_size: int = 1
+    settings: Settings = dataclasses.field(default_factory=Settings)
+    max_memory_bytes: int = 512 * 1024 * 1024
+
+
+class Shared:
+    """What the channels of one client share: a read buffer, a memory budget, the source of jitter."""
+
+    def __init__(self, options: ConnectionOptions, rng: random.Random) -> None:
+        self.options = options
+        self.rng = rng
+        self.scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self.budget = Budget(options.max_memory_bytes)
+
+
+class Channel:
+    """The connections to one endpoint.
+
+    Connecting happens at the first call and after a loss, one attempt at a time, which all waiting calls share.
+    After a failure, calls fail at once until the backoff is over, so that a balancer can go elsewhere.
+    """
+
+    def __init__(self, endpoint: Endpoint, transport: Transport, shared: Shared) -> None:
+        self.endpoint = endpoint
+        self._transport = transport
+        self._shared = shared
+        self._ready: list[ClientConnection] = []
+        self._draining: set[ClientConnection] = set()
+        self._connecting: asyncio.Task[ClientConnection] | None = None
+        self._failures = 0
+        self._retry_at = -math.inf
+        self._last_error: RpcError | None = None
+        self._reaper: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._turn = 0
+
+    @property
+    def available(self) -> bool:
+        """False while the endpoint is known to be out of reach."""
+        return bool(self._ready) or self._failures == 0 or asyncio.get_running_loop().time() >= self._retry_at
+
+    @property
+    def in_flight(self) -> int:
+        """Calls in progress."""
+        return sum(connection.pending for connection in (*self._ready, *self._draining))
+
+    @property
+    def connections(self) -> tuple[ClientConnection, ...]:
+        """Those that take calls."""
+        return tuple(self._ready)
+
+    def handler(self, call: Call) -> Awaitable[Any]:
+        """Make a call on a connection of this endpoint."""
+        ready = self._ready
+        if len(ready) >= self._shared.options.pool_size:
+            self._turn += 1
+            return ready[self._turn % len(ready)].call(call)
+        return self._call_when_connected(call)
+
+    async def connected(self) -> ClientConnection:
+        """A connection that takes calls. Raises RpcError UNAVAILABLE when there is none to be had."""
+        if self._closed:
+            raise self._unavailable("this client is closed")
+        loop = asyncio.get_running_loop()
+        if len(self._ready) < self._shared.options.pool_size and self._connecting is None:
+            if loop.time() >= self._retry_at:
+                self._connecting = loop.create_task(self._connect())
+            elif not self._ready:
+                assert self._last_error is not None
+                wait_s = self._retry_at - loop.time()
+                raise self._unavailable(f"{self._last_error.message} (next attempt in {wait_s:.1f} s)")
+        if self._ready:
+            return self._ready[0]
+        assert self._connecting is not None
+        return await asyncio.shield(self._connecting)
+
+    async def close(self) -> None:
+        """Close all connections; calls in progress fail with UNAVAILABLE."""
+        self._closed = True
+        if self._reaper is not None:
+            self._reaper.cancel()
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        for connection in (*self._ready, *self._draining):
+            connection.session.close("this client was closed")
+        self._ready.clear()
+        self._draining.clear()
+
+    async def _call_when_connected(self, call: Call) -> Any:
+        if call.deadline == math.inf:
+            connection = await self.connected()
+        else:
+            try:
+                async with asyncio.timeout_at(call.deadline):
+                    connection = await self.connected()
+            except TimeoutError:
+                message = f"{call.method.path}: no connection to {self.endpoint.address} before the deadline"
+                raise RpcError(Code.DEADLINE_EXCEEDED, message, executed=False) from None
+        return await connection.call(call)
+
+    async def _connect(self) -> ClientConnection:
+        shared, options = self._shared, self._shared.options
+        loop = asyncio.get_running_loop()
+        connection = ClientConnection(
+            self.endpoint.address, shared.scratch, options.settings, shared.budget, lambda: self._retire(connection)
+        )
+        try:
+            await self._transport.connect(self.endpoint, lambda: connection.session)
+            await connection.opened(options.handshake_timeout_s)
+            if not connection.usable:
+                raise self._unavailable(f"{self.endpoint.address} takes no calls: {connection.farewell}")
+        except RpcError as error:
+            wait_s = min(options.max_backoff_s, options.first_backoff_s * 1.6**self._failures)
+            self._failures += 1
+            self._retry_at = loop.time() + wait_s * shared.rng.uniform(0.8, 1.2)
+            self._last_error = error
+            raise
+        finally:
+            self._connecting = None
+        self._failures, self._last_error = 0, None
+        connection.session.keep_alive(options.keepalive_s, options.keepalive_timeout_s)
+        self._ready.append(connection)
+        self._schedule_reaping(connection)
+        return connection
+
+    def _retire(self, connection: ClientConnection) -> None:
+        """A connection takes no more calls, or is gone."""
+        with contextlib.suppress(ValueError):
+            self._ready.remove(connection)
+        if connection.session.closed:
+            self._draining.discard(connection)
+        else:
+            self._draining.add(connection)
+
+    def _schedule_reaping(self, connection: ClientConnection) -> None:
+        options, loop = self._shared.options, asyncio.get_running_loop()
+        if options.max_age_s is not None:
+            loop.call_later(options.max_age_s * self._shared.rng.uniform(0.9, 1.1), self._replace, connection)
+        if options.idle_s is not None and self._reaper is None:
+            self._reaper = loop.call_later(options.idle_s, self._reap)
+
+    def _replace(self, connection: ClientConnection) -> None:
+        if not connection.session.closed:
+            self._retire(connection)
+            connection.drain()
+
+    def _reap(self) -> None:
+        """Close what nobody uses."""
+        self._reaper = None
+        idle_s = self._shared.options.idle_s
+        assert idle_s is not None
+        for connection in list(self._ready):
+            if connection.idle_s >= idle_s:
+                self._replace(connection)
+        if self._ready and not self._closed:
+            nearest = min(idle_s - connection.idle_s for connection in self._ready)
+            self._reaper = asyncio.get_running_loop().call_later(max(nearest, idle_s / 100), self._reap)
+
+    def _unavailable(self, message: str) -> RpcError:
+        return RpcError(Code.UNAVAILABLE, message, origin=Origin.CONNECTION, executed=False)

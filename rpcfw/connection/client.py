@@ -1,0 +1,409 @@
+"""The client's end of a connection: a handler of calls, multiplexed over one link.
+
+It matches replies to calls, keeps their deadlines, tells the server when a caller gives up, and fails every pending
+call with UNAVAILABLE when the link is lost. Which connection a call takes is decided above.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from rpcfw.call import Call, unpack_metadata
+from rpcfw.codec import MessageError
+from rpcfw.connection.deadlines import Deadlines
+from rpcfw.connection.failures import unpack_failure
+from rpcfw.connection.method import MethodCodec, codec_of
+from rpcfw.connection.session import Session
+from rpcfw.connection.streams import ItemReceiver, ItemSender
+from rpcfw.errors import Code, Origin, ProtocolError, RpcError
+from rpcfw.interface.spec import CallKind, MethodSpec
+from rpcfw.wire.frames import (
+    END,
+    ERROR,
+    ITEMS,
+    MAX_STREAM_ID,
+    METADATA,
+    ONEWAY,
+    REFUSED,
+    REQUEST,
+    RESET,
+    split_metadata,
+    ticks_of,
+    with_metadata,
+)
+from rpcfw.wire.frames import CREDIT as CREDIT_FRAME
+from rpcfw.wire.handshake import Hello, Settings
+from rpcfw.wire.reader import Budget
+
+_Pending = tuple["asyncio.Future[Any]", MethodCodec, Call]
+
+
+class ClientConnection:
+    """One connection to one server, ready for calls once `opened` has returned.
+
+    Attributes:
+        session: the protocol object to hand to a transport.
+        peer: the endpoint's address, for errors.
+        hello: what the server said about itself.
+        draining: the server takes no new calls here.
+        farewell: why it does not, in its own words.
+        pending: how many calls are in progress.
+    """
+
+    def __init__(
+        self, peer: str, scratch: memoryview, settings: Settings, budget: Budget, on_closed: Callable[[], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.peer = peer
+        self.hello: Hello | None = None
+        self.draining = False
+        self.farewell = ""
+        self._on_closed = on_closed
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._pending: dict[int, _Pending] = {}
+        self._receivers: dict[int, ItemReceiver] = {}
+        self._senders: dict[int, ItemSender] = {}
+        self._methods: dict[MethodSpec, tuple[int, MethodCodec]] = {}
+        self._next_stream = 1
+        self._deadlines = Deadlines(self._loop, self._deadlines_of_calls, self._expire)
+        self._idle_since = self._loop.time()
+        self.session = Session(scratch, settings, budget, on_open=self._greet, on_lost=self._lost)
+        unexpected = self._unexpected
+        self.session.handle(
+            [self._hello, unexpected, self._reply, self._items, self._credit, self._reset, unexpected, unexpected,
+             self._goaway, unexpected]  # fmt: skip
+        )
+
+    async def opened(self, timeout_s: float) -> None:
+        """Wait for the handshake. Raises RpcError UNAVAILABLE when it fails or takes longer; the link is then closed."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(self._opened)
+        except TimeoutError:
+            reason = f"{self.peer} did not answer the handshake within {timeout_s:g} s; is it an rpcfw server?"
+            self.session.abort(reason)
+            raise self._unavailable(reason, executed=False) from None
+        except asyncio.CancelledError:
+            self.session.abort("the caller gave up while connecting")
+            raise
+
+    @property
+    def pending(self) -> int:
+        return len(self._pending)
+
+    @property
+    def usable(self) -> bool:
+        """Whether new calls can be made here."""
+        return self._opened.done() and not self.draining and not self.session.closed
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last call ended; 0 while calls are in progress."""
+        return 0.0 if self._pending else self._loop.time() - self._idle_since
+
+    async def call(self, call: Call) -> Any:
+        """Make a call: the bottom of the client's stack of handlers.
+
+        Returns the result, or an async iterator of items. Cancelling it tells the server at once.
+        """
+        found = self._methods.get(call.method)
+        method, codec = found if found is not None else self._bind(call.method)
+        spec = codec.spec
+        body = codec.encode_arguments(call.arguments)
+        outbox = self.session.outbox
+        if outbox.congested:
+            await outbox.ready()
+        if self.draining or self.session.closed:
+            raise self._unavailable(f"the connection to {self.peer} is closing", executed=False)
+        flags, extra = END, 0
+        if call.metadata_bytes:
+            flags |= METADATA
+            head = with_metadata(call.metadata_bytes, b"")
+            body = head + body if isinstance(body, bytes) else [head, *body]
+        if call.deadline != math.inf:
+            remaining = call.deadline - self._loop.time()
+            if remaining <= 0:
+                raise RpcError(Code.DEADLINE_EXCEEDED, f"{spec.path}: the deadline had passed before the call was sent", executed=False)
+            extra = ticks_of(remaining)
+        if not isinstance(body, bytes) or len(body) > outbox.limits.max_frame_bytes:
+            self._check_size(spec, body)
+        stream = self._next_stream
+        self._next_stream = stream + 1
+        if stream >= MAX_STREAM_ID:
+            self.draining = True
+        if spec.oneway:
+            outbox.send(REQUEST, flags | ONEWAY, method, stream, extra, body)
+            return None
+        if spec.kind is not CallKind.UNARY:
+            return await self._streaming_call(call, codec, stream, (flags, method, extra), body)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._pending[stream] = (future, codec, call)
+        if call.deadline < self._deadlines.next_look:
+            self._deadlines.watch(call.deadline)
+        outbox.send(REQUEST, flags, method, stream, extra, body)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._give_up(stream, Code.CANCELLED)
+            raise
+
+    def drain(self) -> None:
+        """Take no new calls; the link closes when the last one in progress has ended."""
+        self.draining = True
+        if not self._pending:
+            self.session.close(f"the connection to {self.peer} was closed by this side")
+
+    # calls with streams
+
+    async def _streaming_call(self, call: Call, codec: MethodCodec, stream: int, head: tuple[int, int, int], body: Any) -> Any:
+        flags, method, extra = head
+        kind, outbox = codec.spec.kind, self.session.outbox
+        source: AsyncIterator[Any] | None = None
+        if kind.streams_in:
+            flags &= ~END
+            assert codec.stream_index is not None
+            source = call.arguments[codec.stream_index]
+            if not hasattr(source, "__aiter__"):
+                raise RpcError(
+                    Code.INVALID_ARGUMENT,
+                    f"{codec.spec.path}: the stream argument must be an async iterator, not {type(source).__name__}",
+                )
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._pending[stream] = (future, codec, call)
+        self._deadlines.watch(call.deadline)
+        receiver: ItemReceiver | None = None
+        if kind.streams_out:
+            receiver = self._receivers[stream] = ItemReceiver(
+                self._loop,
+                self.session.settings.window_bytes,
+                lambda credit: outbox.send(CREDIT_FRAME, 0, 0, stream, credit),
+                lambda: self._give_up(stream, Code.CANCELLED),
+            )
+            future.add_done_callback(receiver.end_with)
+        outbox.send(REQUEST, flags, method, stream, extra, body)
+        pump: asyncio.Task[None] | None = None
+        if source is not None:
+            assert codec.items_in is not None
+            sender = self._senders[stream] = ItemSender(self._loop, outbox, codec.items_in, stream)
+            pump = self._loop.create_task(self._send_items(stream, sender, source, future))
+        if receiver is not None:
+            return self._received_items(stream, receiver, pump)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._give_up(stream, Code.CANCELLED)
+            raise
+        finally:
+            await self._end_pump(stream, pump)
+
+    async def _received_items(
+        self, stream: int, receiver: ItemReceiver, pump: asyncio.Task[None] | None
+    ) -> AsyncIterator[Any]:
+        items = receiver.items()
+        try:
+            async for item in items:
+                yield item
+        finally:
+            await items.aclose()  # type: ignore[attr-defined]  # an async generator
+            self._receivers.pop(stream, None)
+            await self._end_pump(stream, pump)
+
+    async def _send_items(
+        self, stream: int, sender: ItemSender, source: AsyncIterator[Any], future: asyncio.Future[Any]
+    ) -> None:
+        """Feed the call's stream. What the source raises, the caller of the call gets."""
+        try:
+            await sender.send_all(source)
+        except Exception as error:
+            if self._pending.pop(stream, None) is not None:
+                self._send_reset(stream, Code.CANCELLED)
+                problem = RpcError(Code.INVALID_ARGUMENT, str(error)) if isinstance(error, MessageError) else error
+                if not future.done():
+                    future.set_exception(problem)
+        else:
+            if stream in self._pending:
+                self.session.outbox.send(ITEMS, END, 0, stream, 0)
+        finally:
+            self._senders.pop(stream, None)
+
+    async def _end_pump(self, stream: int, pump: asyncio.Task[None] | None) -> None:
+        if pump is not None and not pump.done():
+            pump.cancel()
+            await asyncio.wait([pump])
+
+    # frames from the server
+
+    def _hello(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        if self.hello is not None:
+            raise ProtocolError("a second HELLO came")
+        self.hello = Hello.unpack(body)
+        self.session.outbox.limits = self.hello.settings
+        if not self._opened.done():
+            self._opened.set_result(None)
+
+    def _reply(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        pending = self._pending.pop(stream, None)
+        if pending is None:
+            return  # the caller has given up
+        future, codec, call = pending
+        if future.done():
+            return
+        if self.session.refused and stream in self.session.refused:
+            self.session.refused.discard(stream)
+            message = f"{codec.spec.path}: the reply found no memory; raise max_memory_bytes of this client"
+            future.set_exception(RpcError(Code.RESOURCE_EXHAUSTED, message, executed=True))
+            return self._ended()
+        if flags != END:
+            if flags & METADATA:
+                body = self._take_metadata(call, body)
+            if flags & ERROR:
+                future.set_exception(unpack_failure(codec, body, refused=bool(flags & REFUSED)))
+                return self._ended()
+        if codec.spec.kind.streams_out:
+            future.set_result(None)
+            return self._ended()
+        try:
+            result = codec.result.decode(body)
+        except Exception as error:
+            problem = codec.result.decoding_error(error, body)
+            future.set_exception(
+                RpcError(
+                    Code.INTERNAL,
+                    f"{codec.spec.path}: the reply does not fit {codec.spec.result!r}: {problem}",
+                    origin=Origin.CONNECTION,
+                    executed=True,
+                )
+            )
+        else:
+            future.set_result(result)
+        if not self._pending:
+            self._ended()
+        return None
+
+    def _ended(self) -> None:
+        if not self._pending:
+            self._idle_since = self._loop.time()
+            if self.draining:
+                self.session.close(f"the connection to {self.peer} was drained")
+
+    def _items(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        receiver = self._receivers.get(stream)
+        pending = self._pending.get(stream)
+        if receiver is None or pending is None:
+            return  # the caller has given up
+        codec = pending[1]
+        assert codec.items_out is not None
+        cost = receiver.admit(len(body), extra)
+        try:
+            items = codec.items_out.decode(body)
+        except Exception as error:
+            problem = codec.items_out.decoding_error(error, body)
+            self._give_up(stream, Code.INVALID_ARGUMENT)
+            pending[0].set_exception(
+                RpcError(Code.INTERNAL, f"{codec.spec.path}: an item does not fit: {problem}", origin=Origin.CONNECTION, executed=True)
+            )
+            return
+        receiver.arrive(items, cost)
+
+    def _credit(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        sender = self._senders.get(stream)
+        if sender is not None:
+            sender.grant(extra)
+
+    def _reset(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        self.session.drop_assembly(stream)
+        pending = self._pending.pop(stream, None)
+        if pending is not None and not pending[0].done():
+            code = Code(extra) if extra in Code._value2member_map_ else Code.INTERNAL
+            message = bytes(body).decode(errors="replace") or "the server reset the call"
+            pending[0].set_exception(RpcError(code, message, origin=Origin.REMOTE))
+
+    def _goaway(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        self.draining = True
+        self.farewell = bytes(body).decode(errors="replace")
+        self._on_closed()
+        if not self._pending:
+            self.session.close(f"{self.peer} asked this client to go: {self.farewell}")
+
+    def _unexpected(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        raise ProtocolError("a server may not send this frame")
+
+    # ends
+
+    def _greet(self) -> None:
+        self.session.link.write(Hello(self.session.settings).pack())
+
+    def _lost(self, reason: str, error: BaseException | None) -> None:
+        failure = self._unavailable(f"the connection to {self.peer} was lost: {reason}", executed=None)
+        if not self._opened.done():
+            self._opened.set_exception(self._unavailable(f"no connection to {self.peer}: {reason}", executed=False))
+            self._opened.exception()  # nobody may be waiting
+        self._deadlines.close()
+        pending, self._pending = self._pending, {}
+        for future, _, _ in pending.values():
+            if not future.done():
+                future.set_exception(RpcError(failure.code, failure.message, origin=Origin.CONNECTION))
+        self._on_closed()
+
+    def _deadlines_of_calls(self) -> list[tuple[int, float]]:
+        return [(stream, call.deadline) for stream, (_, _, call) in self._pending.items()]
+
+    def _expire(self, stream: int) -> None:
+        future, codec, _ = self._pending[stream]
+        self._give_up(stream, Code.DEADLINE_EXCEEDED)
+        if not future.done():
+            future.set_exception(RpcError(Code.DEADLINE_EXCEEDED, f"{codec.spec.path}: no reply from {self.peer} before the deadline"))
+
+    def _give_up(self, stream: int, code: Code) -> None:
+        """The caller wants no reply any more: tell the server, once."""
+        if self._pending.pop(stream, None) is not None:
+            self._send_reset(stream, code)
+            self._ended()
+
+    def _send_reset(self, stream: int, code: Code) -> None:
+        if not self.session.closed:
+            self.session.outbox.drop(stream)
+            self.session.outbox.send(RESET, 0, 0, stream, int(code))
+
+    def _take_metadata(self, call: Call, body: bytes | memoryview) -> bytes | memoryview:
+        try:
+            metadata, body = split_metadata(body, self.session.settings.max_metadata_bytes)
+            if call.reply_metadata is not None:
+                call.reply_metadata.update(unpack_metadata(metadata))
+        except RpcError as error:
+            raise ProtocolError(error.message) from None
+        return body
+
+    def _bind(self, spec: MethodSpec) -> tuple[int, MethodCodec]:
+        """Find the server's number for a method. Raises RpcError UNIMPLEMENTED that says what the server does have."""
+        assert self.hello is not None
+        services = self.hello.services
+        if spec.service not in services:
+            known = ", ".join(sorted(services)) or "nothing"
+            raise RpcError(Code.UNIMPLEMENTED, f"{self.peer} does not serve {spec.service!r}; it serves {known}", executed=False)
+        version, methods = services[spec.service]
+        if spec.name not in methods:
+            known = ", ".join(sorted(methods))
+            raise RpcError(
+                Code.UNIMPLEMENTED,
+                f"{spec.service} {version} at {self.peer} has no method {spec.name!r}; it has {known}",
+                executed=False,
+            )
+        bound = self._methods[spec] = (methods[spec.name].id, codec_of(spec))
+        return bound
+
+    def _check_size(self, spec: MethodSpec, body: Any) -> None:
+        size = len(body) if isinstance(body, bytes) else sum(len(part) for part in body)
+        limit = self.session.outbox.limits.max_message_bytes
+        if size > limit:
+            raise RpcError(
+                Code.RESOURCE_EXHAUSTED,
+                f"{spec.path}: a message of {size:,} bytes is over the {limit:,} that {self.peer} accepts; send a stream, or raise max_message_bytes there",
+                executed=False,
+            )
+
+    def _unavailable(self, message: str, *, executed: bool | None) -> RpcError:
+        return RpcError(Code.UNAVAILABLE, message, origin=Origin.CONNECTION, executed=executed)

@@ -1,0 +1,229 @@
+"""What a connection sends: frames joined into few writes, large messages cut into chunks between them.
+
+One write per loop turn for all that was queued in it, and earlier once half of what the last turn carried is there
+(at most `_MAX_BATCH`): so a lone call is written at once, and under load neither side waits for the other's whole
+turn. Large messages go out chunk by chunk, in turns, behind the small frames; nothing large is copied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from rpcfw.codec import Buffer, Encoded
+from rpcfw.wire.frames import CHUNK, HEADER
+from rpcfw.wire.handshake import Settings
+
+if TYPE_CHECKING:
+    from rpcfw.transport import Link
+
+_MAX_BATCH = 32
+_COPIED_BYTES = 16 * 1024
+"""Bodies below this are joined with their neighbours; larger ones are handed to the link as they are."""
+_CHUNKS_PER_TURN = 4
+
+_Header = tuple[int, int, int, int, int]
+
+
+class _Bulk:
+    """A large message being sent: its frame's header, what is left of it, and who waits for its end."""
+
+    __slots__ = ("done", "header", "parts", "size", "started", "total")
+
+    def __init__(self, header: _Header, parts: list[Buffer], total: int) -> None:
+        self.header = header
+        self.parts = deque(memoryview(part) for part in parts)
+        self.total = self.size = total
+        self.started = False
+        self.done: asyncio.Future[None] | None = None
+
+    def take(self, count: int) -> list[memoryview]:
+        """The next `count` bytes, as views."""
+        taken = []
+        self.size -= count
+        while count:
+            part = self.parts.popleft()
+            if len(part) > count:
+                self.parts.appendleft(part[count:])
+                part = part[:count]
+            taken.append(part)
+            count -= len(part)
+        return taken
+
+
+class Outbox:
+    """The sending side of one connection.
+
+    `limits` are the peer's settings; the default ones hold until its HELLO has come.
+    """
+
+    __slots__ = ("_batch", "_bulk", "_bulk_of", "_closed", "_count", "_link", "_loop", "_paused", "_pumping", "_queue", "_resumed",
+                 "_scheduled", "_turn", "_vectored", "limits")  # fmt: skip
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, link: Link, limits: Settings) -> None:
+        self._loop = loop
+        self._link = link
+        self.limits = limits
+        self._queue: list[Buffer] = []
+        self._count = 0
+        self._turn = 0
+        self._batch = 1
+        self._scheduled = False
+        self._vectored = False
+        self._bulk: deque[_Bulk] = deque()
+        self._bulk_of: dict[int, _Bulk] = {}
+        self._pumping = False
+        self._paused = False
+        self._closed = False
+        self._resumed: asyncio.Future[None] | None = None
+
+    def send(self, kind: int, flags: int, method: int, stream: int, extra: int, body: Encoded = b"") -> None:
+        """Queue a frame; a body beyond the peer's frame limit goes in chunks."""
+        if type(body) is bytes and len(body) < _COPIED_BYTES:
+            self._queue.append(HEADER.pack(len(body), kind, flags, method, stream, extra) + body)
+        else:
+            self._queue_large((kind, flags, method, stream, extra), body)
+        self._count += 1
+        if self._count >= self._batch:
+            self.flush()
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._end_turn)
+
+    def flush(self) -> None:
+        """Write what is queued, unless the link has asked to wait."""
+        self._turn += self._count
+        self._count = 0
+        if self._paused or not self._queue:
+            return
+        if self._closed:
+            self._queue.clear()
+            return
+        queue, self._queue = self._queue, []
+        if self._vectored:
+            self._vectored = False
+            self._link.writelines(queue)
+        else:
+            self._link.write(b"".join(queue) if len(queue) > 1 else queue[0])
+
+    def pause(self) -> None:
+        """The link's buffer is full."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """The link takes bytes again."""
+        self._paused = False
+        self.flush()
+        self._pump()
+        if not self._paused:
+            self._release()
+
+    @property
+    def congested(self) -> bool:
+        """Whether callers should wait with `ready` before they queue more."""
+        return self._paused
+
+    async def ready(self) -> None:
+        """Wait until the link takes bytes again. Cancelling it is harmless."""
+        while self._paused:
+            if self._resumed is None:
+                self._resumed = self._loop.create_future()
+            await asyncio.shield(self._resumed)
+
+    def is_sending(self, stream: int) -> bool:
+        """Whether a large message of that stream is still on its way out; frames of the stream must wait for it."""
+        return stream in self._bulk_of
+
+    async def sent(self, stream: int) -> None:
+        """Wait until the large message of that stream is written."""
+        bulk = self._bulk_of.get(stream)
+        if bulk is not None:
+            if bulk.done is None:
+                bulk.done = self._loop.create_future()
+            await asyncio.shield(bulk.done)
+
+    def drop(self, stream: int) -> bool:
+        """Forget the large message of a stream; True when part of it was sent, so that the peer must be told."""
+        bulk = self._bulk_of.pop(stream, None)
+        if bulk is None:
+            return False
+        self._bulk.remove(bulk)
+        self._finish(bulk)
+        return bulk.started
+
+    def close(self) -> None:
+        """Let go of everything queued and of everyone who waits: the link is gone."""
+        self._closed = True
+        self._paused = False
+        self._queue.clear()
+        for bulk in self._bulk:
+            self._finish(bulk)
+        self._bulk.clear()
+        self._bulk_of.clear()
+        self._release()
+
+    def is_empty(self) -> bool:
+        """Whether all that was sent has been handed to the link."""
+        return not self._queue and not self._bulk
+
+    def _end_turn(self) -> None:
+        self._scheduled = False
+        self.flush()
+        self._batch = max(1, min(_MAX_BATCH, self._turn // 2))
+        self._turn = 0
+
+    def _queue_large(self, header: _Header, body: Encoded) -> None:
+        parts = body if isinstance(body, list) else [body]
+        total = sum(len(part) for part in parts)
+        if total <= self.limits.max_frame_bytes:
+            self._queue.append(HEADER.pack(total, *header))
+            self._queue += parts
+            self._vectored = True
+            return
+        bulk = _Bulk(header, parts, total)
+        self._bulk.append(bulk)
+        self._bulk_of[header[3]] = bulk
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self._pump_turn)
+
+    def _pump_turn(self) -> None:
+        self._pumping = False
+        self._pump()
+
+    def _pump(self) -> None:
+        """Write a few chunks, one message after the other, while the link takes them."""
+        if not self._bulk:
+            return
+        self.flush()
+        for _ in range(_CHUNKS_PER_TURN):
+            if self._paused or not self._bulk or self._closed:
+                return
+            self._write_chunk()
+        if self._bulk and not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self._pump_turn)
+
+    def _write_chunk(self) -> None:
+        bulk, limit = self._bulk.popleft(), self.limits.max_frame_bytes
+        kind, flags, method, stream, extra = bulk.header
+        if bulk.size <= limit:
+            del self._bulk_of[stream]
+            header = HEADER.pack(bulk.size, kind, flags, method, stream, extra)
+            self._link.writelines([header, *bulk.take(bulk.size)])
+            self._finish(bulk)
+            return
+        bulk.started = True
+        self._link.writelines([HEADER.pack(limit, CHUNK, 0, 0, stream, bulk.total), *bulk.take(limit)])
+        self._bulk.insert(min(self.limits.max_assemblies - 1, len(self._bulk)), bulk)
+
+    def _release(self) -> None:
+        if self._resumed is not None:
+            self._resumed.set_result(None)
+            self._resumed = None
+
+    @staticmethod
+    def _finish(bulk: _Bulk) -> None:
+        if bulk.done is not None and not bulk.done.done():
+            bulk.done.set_result(None)

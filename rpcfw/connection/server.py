@@ -1,0 +1,387 @@
+"""The server's end of a connection: requests become tasks, their outcomes become replies.
+
+It refuses what is over a limit before any work is done, cancels a handler when its caller gives up or its deadline
+passes, and counts handlers until they have really ended, not until their stream was reset (the HTTP/2 rapid reset).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import math
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from rpcfw.call import Call, Handler, Metadata, enter_call, pack_metadata, unpack_metadata
+from rpcfw.connection.deadlines import Deadlines
+from rpcfw.connection.failures import pack_failure
+from rpcfw.connection.method import MethodCodec
+from rpcfw.connection.session import Session
+from rpcfw.connection.streams import ItemReceiver, ItemSender
+from rpcfw.errors import Code, ProtocolError, RpcError
+from rpcfw.interface.spec import CallKind
+from rpcfw.wire.frames import (
+    BY_NAME,
+    CREDIT,
+    END,
+    ERROR,
+    METADATA,
+    METHOD_NAME,
+    ONEWAY,
+    REFUSED,
+    REPLY,
+    RESET,
+    pack_error,
+    seconds_of,
+    split_metadata,
+    with_metadata,
+)
+from rpcfw.wire.handshake import Hello, Settings
+from rpcfw.wire.reader import Budget
+
+logger = logging.getLogger("rpcfw")
+
+_HELD_BYTES = 64 * 1024
+"""Requests of at least this size are counted against the memory budget while their handler runs."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """A method as a server serves it."""
+
+    codec: MethodCodec
+    handler: Handler
+
+
+@dataclasses.dataclass(slots=True)
+class Load:
+    """What all connections of a server share: what may run, and what runs now."""
+
+    max_running: int
+    budget: Budget
+    dev: bool = False
+    draining: bool = False
+    running: int = 0
+    served: int = 0
+    refused: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """The methods of a server: by number as the handshake says, and by name for calls without a handshake."""
+
+    entries: Sequence[Entry | None]
+    by_name: Mapping[str, Entry]
+    hello: Hello
+
+
+class ServerExchange:
+    """One call in progress, from its request to the end of its handler."""
+
+    __slots__ = ("codec", "connection", "deadline", "held", "receiver", "reply_metadata", "sender", "silent", "started", "task")
+
+    def __init__(self, connection: ServerConnection, codec: MethodCodec, deadline: float) -> None:
+        self.connection = connection
+        self.codec = codec
+        self.deadline = deadline
+        self.task: asyncio.Task[None] | None = None
+        self.started = False
+        self.silent = False
+        self.held = 0
+        self.reply_metadata: dict[str, str | bytes] | None = None
+        self.receiver: ItemReceiver | None = None
+        self.sender: ItemSender | None = None
+
+    @property
+    def peer(self) -> str:
+        return self.connection.session.peer_name
+
+    def set_reply_metadata(self, metadata: Metadata) -> None:
+        self.reply_metadata = {**(self.reply_metadata or {}), **metadata}
+
+
+class ServerConnection:
+    """One client's connection.
+
+    Args:
+        table: what is served.
+        load: shared with the server's other connections.
+        on_open: called once when the link is there.
+        on_closed: called once when the link is gone and no handler of it runs any more.
+    """
+
+    def __init__(
+        self,
+        scratch: memoryview,
+        settings: Settings,
+        table: Table,
+        load: Load,
+        *,
+        on_open: Callable[[ServerConnection], None],
+        on_closed: Callable[[ServerConnection], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._table = table
+        self._load = load
+        self._on_closed = on_closed
+        self._exchanges: dict[int, ServerExchange] = {}
+        self._deadlines = Deadlines(self._loop, self._deadlines_of_calls, self._expire)
+        self.greeted = False
+        self._sent_away = False
+        self.idle_since = self._loop.time()
+        self.session = Session(scratch, settings, load.budget, on_open=lambda: on_open(self), on_lost=self._lost)
+        unexpected = self._unexpected
+        self.session.handle(
+            [self._hello, self._request, unexpected, self._items, self._credit, self._reset, unexpected, unexpected,
+             self._goaway, unexpected]  # fmt: skip
+        )
+
+    @property
+    def running(self) -> int:
+        """Handlers of this connection that have not ended."""
+        return len(self._exchanges)
+
+    def refuse(self, reason: str) -> None:
+        """Take no calls from this client at all."""
+        self.session.link.write(self._table.hello.pack())
+        self.session.fail(Code.RESOURCE_EXHAUSTED, reason)
+
+    def send_away(self, reason: str) -> None:
+        """Ask the client to make its next calls elsewhere; it closes the link when its last call has ended."""
+        if not self._sent_away:
+            self._sent_away = True
+            self.session.go_away(Code.UNAVAILABLE, reason)
+
+    # frames from the client
+
+    def _hello(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        if self.greeted:
+            raise ProtocolError("a second HELLO came")
+        self.greeted = True
+        self.session.outbox.limits = Hello.unpack(body).settings
+        self.session.link.write(self._table.hello.pack())
+        if self._load.draining:
+            self.send_away("the server is shutting down")
+
+    def _request(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        exchanges, load = self._exchanges, self._load
+        if stream in exchanges:
+            raise ProtocolError(f"stream {stream} is in use; stream ids only go up")
+        metadata = b""
+        try:
+            if flags & METADATA:
+                metadata, body = split_metadata(body, self.session.settings.max_metadata_bytes)
+            entry = self._find(method, metadata)
+            if load.running >= load.max_running or len(exchanges) >= self.session.settings.max_streams:
+                self._refuse_load()
+            exchange = ServerExchange(self, entry.codec, self._loop.time() + seconds_of(extra) if extra else math.inf)
+            if len(body) >= _HELD_BYTES or self.session.refused:
+                self._hold(exchange, stream, len(body))
+            arguments = self._decode(entry.codec, body)
+        except RpcError as error:
+            load.refused += 1
+            if not flags & ONEWAY:
+                self.session.outbox.send(REPLY, END | ERROR | REFUSED, 0, stream, 0, pack_error(error))
+            return
+        codec = entry.codec
+        spec = codec.spec
+        if spec.kind is not CallKind.UNARY:
+            arguments = self._open_streams(exchange, codec, stream, flags, arguments)
+        call = Call(spec, arguments, exchange.deadline, metadata, None, exchange)
+        exchanges[stream] = exchange
+        load.running += 1
+        if exchange.deadline < self._deadlines.next_look:
+            self._deadlines.watch(exchange.deadline)
+        enter_call(call)
+        exchange.task = start_task(self._loop, self._run(exchange, entry, call, stream, flags & ONEWAY))
+
+    def _items(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        exchange = self._exchanges.get(stream)
+        if exchange is None or exchange.receiver is None:
+            return  # the handler has ended or did not ask for a stream
+        receiver, codec = exchange.receiver, exchange.codec
+        if extra or len(body):
+            cost = receiver.admit(len(body), extra)
+            try:
+                items = codec.items_in.decode(body)  # type: ignore[union-attr]  # a receiver implies items
+            except Exception as error:
+                problem = codec.items_in.decoding_error(error, body)  # type: ignore[union-attr]
+                receiver.end(RpcError(Code.INVALID_ARGUMENT, f"{codec.spec.path}: an item does not fit: {problem}"))
+                return
+            receiver.arrive(items, cost)
+        if flags & END:
+            receiver.end()
+
+    def _credit(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        exchange = self._exchanges.get(stream)
+        if exchange is not None and exchange.sender is not None:
+            exchange.sender.grant(extra)
+
+    def _reset(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        self.session.drop_assembly(stream)
+        exchange = self._exchanges.get(stream)
+        if self.session.outbox.drop(stream):
+            self.session.outbox.send(RESET, 0, 0, stream, int(Code.CANCELLED))
+        if exchange is not None:
+            exchange.silent = True
+            self._cancel(exchange, stream)
+
+    def _goaway(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        logger.info("client %s goes away: %s", self.session.peer_name, bytes(body).decode(errors="replace"))
+
+    def _unexpected(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        raise ProtocolError("a client may not send this frame")
+
+    # a request's way to its handler
+
+    def _find(self, method: int, metadata: bytes) -> Entry:
+        if method == BY_NAME:
+            name = unpack_metadata(metadata).get(METHOD_NAME, "")
+            entry = self._table.by_name.get(str(name))
+        else:
+            name = f"number {method}"
+            entry = self._table.entries[method] if method < len(self._table.entries) else None
+        if entry is None:
+            raise RpcError(Code.UNIMPLEMENTED, f"there is no method {name!r} here", executed=False)
+        return entry
+
+    def _refuse_load(self) -> None:
+        load, limit = self._load, self.session.settings.max_streams
+        what = f"{load.max_running:,} handlers run on this server" if load.running >= load.max_running else f"{limit:,} calls are open on this connection"
+        raise RpcError(Code.RESOURCE_EXHAUSTED, f"{what}, which is its limit; try again later or another server", executed=False)
+
+    def _hold(self, exchange: ServerExchange, stream: int, size: int) -> None:
+        budget = self._load.budget
+        if stream in self.session.refused:
+            self.session.refused.discard(stream)
+        elif budget.take(size):
+            exchange.held = size
+            return
+        raise RpcError(
+            Code.RESOURCE_EXHAUSTED,
+            f"large messages hold {budget.used:,} of the {budget.limit:,} bytes this server gives them; try again later",
+            executed=False,
+        )
+
+    def _decode(self, codec: MethodCodec, body: bytes | memoryview) -> tuple[Any, ...]:
+        try:
+            return codec.arguments.decode(body)  # type: ignore[no-any-return]  # an arguments plan gives a tuple
+        except Exception as error:
+            problem = codec.arguments.decoding_error(error, body)
+            raise RpcError(Code.INVALID_ARGUMENT, f"{codec.spec.path}: {problem}", executed=False) from None
+
+    def _open_streams(
+        self, exchange: ServerExchange, codec: MethodCodec, stream: int, flags: int, arguments: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
+        outbox = self.session.outbox
+        if codec.items_out is not None:
+            exchange.sender = ItemSender(self._loop, outbox, codec.items_out, stream)
+        if codec.items_in is None:
+            return arguments
+        exchange.receiver = receiver = ItemReceiver(
+            self._loop,
+            self.session.settings.window_bytes,
+            lambda credit: outbox.send(CREDIT, 0, 0, stream, credit),
+            lambda: None,
+        )
+        if flags & END:
+            receiver.end()
+        return codec.with_stream(arguments, receiver.items())
+
+    async def _run(self, exchange: ServerExchange, entry: Entry, call: Call, stream: int, oneway: int) -> None:
+        exchange.started = True
+        codec = entry.codec
+        flags, body = END, b""
+        try:
+            result = await entry.handler(call)
+            if exchange.sender is not None:
+                await exchange.sender.send_all(result)
+            else:
+                try:
+                    body = codec.result.encode(result)
+                except Exception as error:
+                    problem = codec.result.encoding_error(error, result)
+                    raise RpcError(Code.INTERNAL, f"{codec.spec.path}: the result cannot travel: {problem}") from error
+                if not isinstance(body, bytes) or len(body) > self.session.outbox.limits.max_frame_bytes:
+                    self._check_size(codec, body)
+        except BaseException as error:
+            flags, body = END | ERROR, self._failure(exchange, codec, error)
+            if not isinstance(error, Exception | asyncio.CancelledError):
+                raise
+        finally:
+            self._finish(exchange, stream)
+            if not oneway and not exchange.silent:
+                if exchange.reply_metadata:
+                    flags |= METADATA
+                    head = with_metadata(pack_metadata(exchange.reply_metadata), b"")
+                    body = head + body if isinstance(body, bytes) else [head, *body]
+                self.session.outbox.send(REPLY, flags, 0, stream, 0, body)
+
+    def _failure(self, exchange: ServerExchange, codec: MethodCodec, error: BaseException) -> bytes:
+        if isinstance(error, asyncio.CancelledError) and self._loop.time() >= exchange.deadline:
+            return pack_error(RpcError(Code.DEADLINE_EXCEEDED, f"{codec.spec.path}: the handler was cancelled at its deadline", executed=True))
+        return pack_failure(codec, error, dev=self._load.dev)
+
+    def _finish(self, exchange: ServerExchange, stream: int) -> None:
+        load = self._load
+        del self._exchanges[stream]
+        load.running -= 1
+        load.served += 1
+        if exchange.held:
+            load.budget.give(exchange.held)
+        if exchange.receiver is not None:
+            exchange.receiver.drop()
+        if not self._exchanges:
+            self.idle_since = self._loop.time()
+            if self.session.closed:
+                self._on_closed(self)
+
+    def _check_size(self, codec: MethodCodec, body: Any) -> None:
+        size = len(body) if isinstance(body, bytes) else sum(len(part) for part in body)
+        limit = self.session.outbox.limits.max_message_bytes
+        if size > limit:
+            raise RpcError(
+                Code.RESOURCE_EXHAUSTED,
+                f"{codec.spec.path}: a result of {size:,} bytes is over the {limit:,} that the client accepts; return a stream, or raise max_message_bytes there",
+            )
+
+    # ends
+
+    def _cancel(self, exchange: ServerExchange, stream: int | None = None) -> None:
+        if exchange.task is None:
+            return
+        exchange.task.cancel()
+        if not exchange.started:  # a task cancelled before its first step never runs its own end
+            number = stream if stream is not None else next(k for k, v in self._exchanges.items() if v is exchange)
+            self._finish(exchange, number)
+
+    def _lost(self, reason: str, error: BaseException | None) -> None:
+        self._deadlines.close()
+        for exchange in list(self._exchanges.values()):
+            exchange.silent = True
+            self._cancel(exchange)
+        if not self._exchanges:
+            self._on_closed(self)
+
+    def _deadlines_of_calls(self) -> list[tuple[int, float]]:
+        return [(stream, exchange.deadline) for stream, exchange in self._exchanges.items()]
+
+    def _expire(self, stream: int) -> None:
+        exchange = self._exchanges[stream]
+        exchange.deadline = -math.inf  # cancelled once; a handler that goes on is not cancelled again
+        self._cancel(exchange, stream)
+
+
+if sys.version_info >= (3, 12):
+
+    def start_task(loop: asyncio.AbstractEventLoop, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a handler until it first waits; no trip through the loop when it never does."""
+        return asyncio.Task(run, loop=loop, eager_start=True)
+
+else:
+
+    def start_task(loop: asyncio.AbstractEventLoop, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return loop.create_task(run)
+

@@ -1,0 +1,241 @@
+"""What both ends of a connection do alike: read frames from a link, answer pings, notice a dead peer, end with a reason.
+
+The session knows no calls. It hands each frame to the handler of its type, given by the side that owns it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgpack
+
+from rpcfw.connection.outbox import Outbox
+from rpcfw.errors import Code, ProtocolError
+from rpcfw.transport import Link
+from rpcfw.wire.frames import GOAWAY, PING, PONG
+from rpcfw.wire.handshake import Settings
+from rpcfw.wire.liveness import Liveness, PingGuard, Verdict
+from rpcfw.wire.reader import Budget, FrameReader
+
+logger = logging.getLogger("rpcfw")
+
+OnFrame = Callable[[int, int, int, int, bytes | memoryview], None]
+"""Takes flags, method id, stream id, the last header field and the body of one frame."""
+
+_WRITE_HIGH_BYTES = 256 * 1024
+
+
+class Session(asyncio.BufferedProtocol):
+    """One end of a connection, made before its link exists and told about it by the loop.
+
+    Args:
+        scratch: read buffer, shared by all sessions of the loop's owner.
+        settings: what this side accepts.
+        budget: memory for large messages, shared with other sessions.
+        on_open: called once the link is there.
+        on_lost: called once at the end with the reason, a sentence, and what broke the link, if anything did.
+    """
+
+    def __init__(
+        self,
+        scratch: memoryview,
+        settings: Settings,
+        budget: Budget,
+        *,
+        on_open: Callable[[], None],
+        on_lost: Callable[[str, BaseException | None], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader(
+            scratch,
+            max_frame_bytes=settings.max_frame_bytes,
+            max_message_bytes=settings.max_message_bytes,
+            max_assemblies=settings.max_assemblies,
+            budget=budget,
+        )
+        self.settings = settings
+        self._on_open = on_open
+        self._on_lost = on_lost
+        self._handlers: Sequence[OnFrame] = ()
+        self._heard = False
+        self._liveness: Liveness | None = None
+        self._ping_guard: PingGuard | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._pings = 0
+        self._waiting_pongs: dict[int, asyncio.Future[float]] = {}
+        self._reason: str | None = None
+        self.load: Callable[[], dict[str, Any]] = dict
+        self.peer_load: dict[str, Any] = {}
+        self.link: Link
+        self.outbox: Outbox
+        self.closed = False
+
+    def handle(self, handlers: Sequence[OnFrame]) -> None:
+        """Whom to give the frames to, by type number; PING and PONG are handled here."""
+        own: dict[int, OnFrame] = {PING: self._ping, PONG: self._pong}
+        self._handlers = [own.get(kind, handler) for kind, handler in enumerate(handlers)]
+
+    def keep_alive(self, interval_s: float | None, timeout_s: float) -> None:
+        """Ping a silent peer every `interval_s` seconds, give it up `timeout_s` seconds after an unanswered one."""
+        self._liveness = Liveness(interval_s or math.inf, timeout_s, self._loop.time())
+        self._schedule_look()
+
+    def guard_pings(self, min_interval_s: float) -> None:
+        """Send a peer away that pings more often."""
+        self._ping_guard = PingGuard(min_interval_s)
+
+    async def ping(self) -> float:
+        """One round trip, in seconds. Raises ConnectionError when the link is gone."""
+        if self.closed:
+            raise ConnectionError(self._reason or "the connection is closed")
+        self._pings = number = (self._pings + 1) & 0xFFFF_FFFF
+        waiter = self._waiting_pongs[number] = self._loop.create_future()
+        started = self._loop.time()
+        self.outbox.send(PING, 0, 0, 0, number)
+        try:
+            return await waiter - started
+        finally:
+            self._waiting_pongs.pop(number, None)
+
+    def fail(self, code: Code, reason: str) -> None:
+        """End the connection because the peer broke a rule: tell it which, then close."""
+        if not self.closed:
+            self._reason = self._reason or reason
+            self.go_away(code, reason)
+            self.outbox.flush()
+            self.link.close()
+            self._lost(None)
+
+    def go_away(self, code: Code, reason: str) -> None:
+        """Tell the peer to open no more calls here."""
+        if not self.closed:
+            self.outbox.send(GOAWAY, 0, 0, 0, int(code), reason.encode()[:1000])
+
+    def close(self, reason: str) -> None:
+        """Write what is queued and close the link."""
+        if not self.closed:
+            self._reason = self._reason or reason
+            self.outbox.flush()
+            self.link.close()
+            self._lost(None)
+
+    def abort(self, reason: str) -> None:
+        """Close the link at once; what was not written is lost."""
+        if not self.closed:
+            self._reason = self._reason or reason
+            self.link.abort()
+            self._lost(None)
+
+    @property
+    def refused(self) -> set[int]:
+        """Streams whose large message found no memory."""
+        return self._reader.refused
+
+    def drop_assembly(self, stream: int) -> None:
+        """The peer gave up a large message half-way."""
+        self._reader.drop(stream)
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.link = transport  # type: ignore[assignment]  # every transport's link is a Link
+        self.link.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
+        self.outbox = Outbox(self._loop, self.link, self.settings)
+        self._on_open()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._lost(exc)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._reader.target()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._heard = True
+        handlers = self._handlers
+        try:
+            for kind, flags, method, stream, extra, body in self._reader.received(nbytes):
+                if kind >= len(handlers):
+                    raise ProtocolError(f"frame type {kind} is unknown")
+                handlers[kind](flags, method, stream, extra, body)
+            if self._reader.error is not None:
+                raise self._reader.error
+        except ProtocolError as error:
+            logger.warning("connection with %s: %s", self.peer_name, error)
+            self.fail(Code.INVALID_ARGUMENT, str(error))
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self.outbox.pause()
+
+    def resume_writing(self) -> None:
+        self.outbox.resume()
+
+    @property
+    def peer_name(self) -> str:
+        """The peer's address, for logs."""
+        name = self.link.get_extra_info("peername")
+        if isinstance(name, tuple):
+            return f"{name[0]}:{name[1]}"
+        return str(name or "a local peer")
+
+    # heartbeat
+
+    def _ping(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        if self._ping_guard is not None and not self._ping_guard.ping(self._loop.time()):
+            raise ProtocolError(f"too many pings: at most one every {self._ping_guard.min_interval_s:g} s is allowed")
+        load = self.load()
+        self.outbox.send(PONG, 0, 0, 0, extra, msgpack.packb(load) if load else b"")
+
+    def _pong(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+        if body:
+            try:
+                load = msgpack.unpackb(body, max_map_len=64, max_array_len=64)
+            except (ValueError, RecursionError, msgpack.UnpackException) as error:
+                raise ProtocolError(f"the load in a PONG cannot be read: {error}") from None
+            self.peer_load = load if isinstance(load, dict) else {}
+        waiter = self._waiting_pongs.get(extra)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(self._loop.time())
+
+    def _schedule_look(self) -> None:
+        assert self._liveness is not None
+        at = self._liveness.next_look()
+        if at != math.inf and not self.closed:
+            self._timer = self._loop.call_at(at, self._look)
+
+    def _look(self) -> None:
+        liveness, now = self._liveness, self._loop.time()
+        assert liveness is not None
+        if self._heard:
+            self._heard = False
+            liveness.heard(now)
+        verdict = liveness.look(now)
+        if verdict is Verdict.LOST:
+            self.abort(f"no sign of life for {liveness.interval_s + liveness.timeout_s:g} s")
+            return
+        if verdict is Verdict.PING:
+            self._pings = (self._pings + 1) & 0xFFFF_FFFF
+            self.outbox.send(PING, 0, 0, 0, self._pings)
+        self._schedule_look()
+
+    def _lost(self, exc: BaseException | None) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._handlers = ()
+        self._reader.close()
+        reason = self._reason or (f"the connection broke: {exc}" if exc else "the peer closed the connection")
+        self._reason = reason
+        self.outbox.close()
+        for waiter in self._waiting_pongs.values():
+            if not waiter.done():
+                waiter.set_exception(ConnectionError(reason))
+        self._on_lost(reason, exc)
