@@ -1,0 +1,66 @@
+"""rpcfw: typed RPC between Python services. The contract is a Python interface.
+
+    @rpcfw.service("shop.Orders")
+    class Orders(Protocol):
+        async def get(self, order_id: int) -> Order: ...
+
+Serve an implementation with `serve` or ``rpcfw run``; call it through `connect` and a stub.
+"""
+
+from rpcfw.call import Call, Handler, Metadata, Middleware, current_call, set_reply_metadata
+from rpcfw.client import Client, connect
+from rpcfw.connection.channel import ConnectionOptions
+from rpcfw.endpoint import Endpoint
+from rpcfw.errors import Code, InterfaceError, Origin, RpcError, ServiceError
+from rpcfw.interface import (
+    CallKind,
+    MethodSpec,
+    Parameter,
+    ServiceSpec,
+    idempotent,
+    local,
+    method,
+    service,
+    spec_of,
+)
+from rpcfw.server import Limits, Server, serve
+from rpcfw.skeleton import Skeleton
+from rpcfw.stub import Stub
+from rpcfw.transport import TlsConfig
+from rpcfw.wire.handshake import Settings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Call",
+    "CallKind",
+    "Client",
+    "Code",
+    "ConnectionOptions",
+    "Endpoint",
+    "Handler",
+    "InterfaceError",
+    "Limits",
+    "Metadata",
+    "MethodSpec",
+    "Middleware",
+    "Origin",
+    "Parameter",
+    "RpcError",
+    "Server",
+    "ServiceError",
+    "ServiceSpec",
+    "Settings",
+    "Skeleton",
+    "Stub",
+    "TlsConfig",
+    "connect",
+    "current_call",
+    "idempotent",
+    "local",
+    "method",
+    "serve",
+    "service",
+    "set_reply_metadata",
+    "spec_of",
+]

@@ -1,0 +1,336 @@
+"""The server: implementations, middleware and listeners wired together, limits, and an end that loses no call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from types import CodeType, TracebackType
+from typing import Any, Self
+
+from rpcfw.call import Middleware, chain
+from rpcfw.connection.datagram import DatagramServer
+from rpcfw.connection.method import codec_of
+from rpcfw.connection.server import Entry, Load, ServerConnection, Table
+from rpcfw.endpoint import Endpoint
+from rpcfw.errors import Code, InterfaceError
+from rpcfw.interface import Offload, spec_of
+from rpcfw.reflection import Reflection
+from rpcfw.skeleton import handlers_of
+from rpcfw.transport import DatagramListener, DatagramTransport, Listener, Transport, default_transports
+from rpcfw.watchdog import Watchdog
+from rpcfw.wire.handshake import Hello, MethodEntry, Settings
+from rpcfw.wire.reader import SCRATCH_BYTES, Budget
+
+logger = logging.getLogger("rpcfw")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server takes upon itself; beyond it, it refuses with a reason. Times in seconds, None for never.
+
+    Attributes:
+        max_connections: clients connected at a time.
+        max_running: handlers running at a time, counted until they have really ended.
+        max_memory_bytes: for large messages, arriving or being handled.
+        threads: for methods that block (``offload="thread"``).
+        processes: for methods that compute (``offload="process"``).
+        handshake_timeout_s: a connection that has not said HELLO by then is closed.
+        keepalive_s: a silent client is pinged after this time,
+        keepalive_timeout_s: and given up when the ping stays unanswered this long.
+        min_ping_interval_s: a client that pings more often is sent away.
+        idle_s: a connection without calls is closed after this time.
+        max_age_s: a connection is asked to reconnect at this age, so that load spreads after a deployment.
+        block_threshold_s: a loop turn longer than this is reported with the method and the stack.
+        connection: limits of each connection: frames, messages, metadata, calls, stream windows.
+    """
+
+    max_connections: int = 10_000
+    max_running: int = 10_000
+    max_memory_bytes: int = 512 * 1024 * 1024
+    threads: int = 32
+    processes: int = 2
+    handshake_timeout_s: float = 5.0
+    keepalive_s: float | None = 60.0
+    keepalive_timeout_s: float = 20.0
+    min_ping_interval_s: float = 1.0
+    idle_s: float | None = 600.0
+    max_age_s: float | None = None
+    block_threshold_s: float | None = 0.5
+    connection: Settings = dataclasses.field(default_factory=Settings)
+
+
+class Server:
+    """Serves implementations at one or more endpoints. Use it as ``async with``: leaving it drains.
+
+    Args:
+        implementations: instances of decorated classes or of skeletons.
+        listen: endpoints to listen at.
+        middleware: wraps every handler, the first outermost.
+        limits: what is refused, and when.
+        grace_s: how long a drain waits for calls in progress, in seconds.
+        dev: send tracebacks of unexpected errors to the caller.
+        transports: by scheme; the standard ones unless given.
+
+    Raises:
+        InterfaceError: an implementation lacks a method, or two serve the same name.
+    """
+
+    def __init__(
+        self,
+        implementations: Sequence[Any],
+        listen: Sequence[str | Endpoint],
+        *,
+        middleware: Sequence[Middleware] = (),
+        limits: Limits | None = None,
+        grace_s: float = 10.0,
+        dev: bool = False,
+        transports: Mapping[str, Transport] | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.grace_s = grace_s
+        self._listen = [Endpoint.parse(endpoint) for endpoint in listen]
+        self._transports = dict(transports or default_transports())
+        for endpoint in self._listen:
+            if endpoint.scheme not in self._transports and endpoint.scheme != "udp":
+                raise ValueError(f"{endpoint} needs a transport for {endpoint.scheme}://, and this server has none")
+        self._load = Load(self.limits.max_running, Budget(self.limits.max_memory_bytes), dev=dev)
+        self._executors: dict[Offload, Executor] = {}
+        self.specs = [spec_of(implementation) for implementation in implementations]
+        self._codes: dict[CodeType, str] = {}
+        self._table = self._make_table([*implementations, Reflection(self.specs)], middleware)
+        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self._listeners: list[Listener] = []
+        self._datagrams: list[tuple[DatagramListener, DatagramServer]] = []
+        self._connections: dict[ServerConnection, float] = {}
+        self._emptied = asyncio.Event()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._watchdog: Watchdog | None = None
+        self._drained: asyncio.Task[None] | None = None
+        self._closed = asyncio.Event()
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Where the server listens, with the actual ports."""
+        return tuple(listener.endpoint for listener in (*self._listeners, *(d[0] for d in self._datagrams)))
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The first of the endpoints."""
+        return self.endpoints[0]
+
+    @property
+    def running(self) -> int:
+        """Handlers running now."""
+        return self._load.running
+
+    @property
+    def connections(self) -> int:
+        """Clients connected now."""
+        return len(self._connections)
+
+    async def start(self) -> Self:
+        """Listen. Raises OSError or ValueError when an endpoint cannot be had; nothing stays open then."""
+        try:
+            for endpoint in self._listen:
+                await self._listen_at(endpoint)
+        except BaseException:
+            for listener in self._listeners:
+                listener.close()
+            for datagrams, _ in self._datagrams:
+                datagrams.close()
+            raise
+        self._sweep()
+        if self.limits.block_threshold_s is not None:
+            self._watchdog = Watchdog(self.limits.block_threshold_s, self._codes)
+            self._watchdog.start()
+        return self
+
+    async def drain(self, grace_s: float | None = None) -> None:
+        """Stop without losing a call: listen no more, ask clients to go, let calls end, for at most the grace.
+
+        Calls that arrive from clients which have not yet heard are still served. After the grace, handlers still
+        running are cancelled. Cancelling this closes at once. May be called again: all callers wait for the same end.
+        """
+        if self._drained is None:
+            self._drained = asyncio.get_running_loop().create_task(self._drain(self.grace_s if grace_s is None else grace_s))
+        try:
+            await asyncio.shield(self._drained)
+        except asyncio.CancelledError:
+            self._drained.cancel()
+            raise
+
+    async def close(self) -> None:
+        """Stop at once: running handlers are cancelled, their callers get UNAVAILABLE."""
+        await self.drain(0.0)
+
+    async def wait_closed(self) -> None:
+        """Wait until the server has been drained or closed."""
+        await self._closed.wait()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.drain()
+
+    def _make_table(self, implementations: Sequence[Any], middleware: Sequence[Middleware]) -> Table:
+        entries: list[Entry | None] = [None]
+        by_name: dict[str, Entry] = {}
+        services: dict[str, tuple[str, dict[str, MethodEntry]]] = {}
+        for implementation in implementations:
+            spec = spec_of(implementation)
+            if spec.name in services:
+                raise InterfaceError(f"two implementations serve {spec.name!r}; give one of the services another name")
+            methods: dict[str, MethodEntry] = {}
+            for method, handler in handlers_of(implementation, self._executor).items():
+                entry = Entry(codec_of(method), chain(middleware, handler))
+                methods[method.name] = MethodEntry(len(entries), method.fingerprint)
+                by_name[method.path] = entry
+                entries.append(entry)
+                code = getattr(inspect.unwrap(getattr(implementation, method.attribute)), "__code__", None)
+                if code is not None:
+                    self._codes[code] = method.path
+            services[spec.name] = (spec.version, methods)
+        return Table(entries, by_name, Hello(self.limits.connection, services))
+
+    def _executor(self, offload: Offload) -> Executor:
+        executor = self._executors.get(offload)
+        if executor is None:
+            if offload == "thread":
+                executor = ThreadPoolExecutor(self.limits.threads, thread_name_prefix="rpcfw-handler")
+            else:
+                executor = ProcessPoolExecutor(self.limits.processes, mp_context=get_context("spawn"))
+            self._executors[offload] = executor
+        return executor
+
+    async def _listen_at(self, endpoint: Endpoint) -> None:
+        if endpoint.scheme == "udp":
+            receiver = DatagramServer(self._table, self._load, self.limits.connection.max_metadata_bytes)
+            self._datagrams.append((await DatagramTransport().listen(endpoint, lambda: receiver), receiver))
+            return
+        self._listeners.append(await self._transports[endpoint.scheme].listen(endpoint, self._accept))
+
+    def _accept(self) -> asyncio.BufferedProtocol:
+        limits = self.limits
+        connection = ServerConnection(
+            self._scratch, limits.connection, self._table, self._load, on_open=self._opened, on_closed=self._gone
+        )
+        connection.session.guard_pings(limits.min_ping_interval_s)
+        connection.session.load = self._report_load
+        return connection.session
+
+    def _opened(self, connection: ServerConnection) -> None:
+        limits = self.limits
+        self._connections[connection] = asyncio.get_running_loop().time()
+        self._emptied.clear()
+        connection.session.keep_alive(limits.keepalive_s, limits.keepalive_timeout_s)
+        if len(self._connections) > limits.max_connections:
+            connection.refuse(f"this server has {limits.max_connections:,} connections, which is its limit; call another one")
+
+    def _gone(self, connection: ServerConnection) -> None:
+        self._connections.pop(connection, None)
+        if not self._connections:
+            self._emptied.set()
+
+    def _report_load(self) -> dict[str, Any]:
+        return {"running": self._load.running, "draining": self._load.draining}
+
+    def _sweep(self) -> None:
+        """Look at every connection about once a second: unfinished handshakes, idle and old ones."""
+        loop, limits = asyncio.get_running_loop(), self.limits
+        now = loop.time()
+        for connection, opened_at in list(self._connections.items()):
+            age_s = now - opened_at
+            if not connection.greeted:
+                if age_s >= limits.handshake_timeout_s:
+                    connection.session.fail(Code.DEADLINE_EXCEEDED, f"no HELLO within {limits.handshake_timeout_s:g} s")
+            elif limits.max_age_s is not None and age_s >= limits.max_age_s:
+                connection.send_away("the connection has reached its age limit; connect again")
+            elif limits.idle_s is not None and connection.running == 0 and now - connection.idle_since >= limits.idle_s:
+                connection.send_away("the connection was idle for too long; connect again when needed")
+        self._sweeper = loop.call_later(min(1.0, limits.handshake_timeout_s / 2), self._sweep)
+
+    async def _drain(self, grace_s: float) -> None:
+        self._load.draining = True
+        for listener in self._listeners:
+            listener.close()
+        try:
+            for connection in list(self._connections):
+                connection.send_away("the server is shutting down")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await self._quiet()
+        finally:
+            await self._stop()
+
+    async def _quiet(self) -> None:
+        """Wait until clients have left and no one-way call of a datagram runs."""
+        if self._connections:
+            await self._emptied.wait()
+        for _, receiver in self._datagrams:
+            if receiver.tasks:
+                await asyncio.wait(receiver.tasks)
+
+    async def _stop(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for datagrams, receiver in self._datagrams:
+            datagrams.close()
+            for task in receiver.tasks:
+                task.cancel()
+        for connection in list(self._connections):
+            if connection.running:
+                logger.warning("%d calls of %s were cut off at the end of the grace", connection.running, connection.session.peer_name)
+            connection.session.close("the server has shut down")
+        if self._connections:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):  # for handlers that take their time after being cancelled
+                    await self._emptied.wait()
+        for executor in self._executors.values():
+            executor.shutdown(wait=False, cancel_futures=True)
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        for listener in self._listeners:
+            await listener.wait_closed()
+        self._closed.set()
+
+
+def serve(
+    *implementations: Any,
+    listen: str | Endpoint | Sequence[str | Endpoint] = "tcp://127.0.0.1:0",
+    middleware: Sequence[Middleware] = (),
+    limits: Limits | None = None,
+    grace_s: float = 10.0,
+    dev: bool = False,
+    transports: Mapping[str, Transport] | None = None,
+) -> Server:
+    """A server for the given implementations, listening while it is entered.
+
+        async with rpcfw.serve(Shop(), listen="tcp://127.0.0.1:7000") as server:
+            await server.wait_closed()
+
+    Args:
+        implementations: instances of decorated classes or of skeletons; several services may share a server.
+        listen: one endpoint or several; port 0 asks for a free one, told by `server.endpoint`.
+        middleware: wraps every handler, the first outermost.
+        limits: see `Limits`.
+        grace_s: how long leaving the server waits for calls in progress, in seconds.
+        dev: send tracebacks of unexpected errors to callers; never in production.
+        transports: by scheme; the standard ones unless given.
+
+    Raises:
+        InterfaceError: an implementation lacks a method, or two serve the same name.
+        OSError: on entering, when an endpoint cannot be listened at.
+    """
+    endpoints = [listen] if isinstance(listen, str | Endpoint) else listen
+    return Server(
+        implementations, endpoints, middleware=middleware, limits=limits, grace_s=grace_s, dev=dev, transports=transports
+    )

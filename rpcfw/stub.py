@@ -1,0 +1,164 @@
+"""The client's side of an interface: an object with its methods, each of which makes a call.
+
+Generated stubs and `make_stub`, which needs no generated file, are both thin: they name the method and hand its
+arguments to the client's handler, so both behave the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+from rpcfw.call import Call, Handler, Metadata, check_timeout, current_deadline, pack_metadata
+from rpcfw.errors import Code, RpcError
+from rpcfw.interface import REQUIRED, MethodSpec, ServiceSpec, spec_of
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+class Caller(Protocol):
+    """What a stub needs of a client."""
+
+    @property
+    def handler(self) -> Handler:
+        """Where calls go."""
+        ...
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Seconds a unary call may take where neither the interface nor the caller says otherwise."""
+        ...
+
+    def attach(self) -> asyncio.AbstractEventLoop:
+        """The running loop. Raises RpcError when the client belongs to another one."""
+        ...
+
+
+class Stub:
+    """Base of generated stubs. Cheap to make, shares the client's connections, safe for many tasks at a time."""
+
+    service: ClassVar[ServiceSpec]
+
+    def __init__(self, client: Caller) -> None:
+        self._client = client
+        self._handler = client.handler
+        self._timeout_s: float | None = None
+        self._metadata = b""
+        self._reply_metadata: dict[str, str | bytes] | None = None
+
+    def with_options(
+        self,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+        reply_metadata: dict[str, str | bytes] | None = None,
+    ) -> Self:
+        """A copy of this stub whose calls carry these options; what is not given stays.
+
+        Args:
+            timeout_s: seconds a call may take, instead of the interface's or the client's.
+            metadata: sent with each call: lower-case names to text or bytes.
+            reply_metadata: a dict that is filled with what the server sends back beside the reply.
+        """
+        check_timeout(timeout_s, "with_options")
+        stub = copy.copy(self)
+        if timeout_s is not None:
+            stub._timeout_s = timeout_s
+        if metadata is not None:
+            stub._metadata = pack_metadata(metadata)
+        if reply_metadata is not None:
+            stub._reply_metadata = reply_metadata
+        return stub
+
+    def _call(self, method: MethodSpec, arguments: tuple[Any, ...]) -> Awaitable[T]:  # pyright: ignore[reportInvalidTypeVarUse]
+        """Make a call whose reply is one value, of the type that the generated method declares."""
+        timeout_s = self._timeout_s or method.timeout_s or (None if method.kind.streams_in else self._client.timeout_s)
+        return self._handler(self._make(method, arguments, timeout_s))
+
+    def _stream(self, method: MethodSpec, arguments: tuple[Any, ...]) -> AsyncIterator[T]:  # pyright: ignore[reportInvalidTypeVarUse]
+        """Make a call whose reply is a stream. The call begins when the stream is first asked for an item."""
+        return self._items(method, arguments)
+
+    async def _items(self, method: MethodSpec, arguments: tuple[Any, ...]) -> AsyncIterator[Any]:
+        items = await self._handler(self._make(method, arguments, self._timeout_s or method.timeout_s))
+        try:
+            async for item in items:
+                yield item
+        finally:
+            await items.aclose()
+
+    def _make(self, method: MethodSpec, arguments: tuple[Any, ...], timeout_s: float | None) -> Call:
+        deadline = current_deadline()
+        loop = self._client.attach()
+        if timeout_s is not None:
+            deadline = min(deadline, loop.time() + timeout_s)
+        return Call(method, arguments, deadline, self._metadata, self._reply_metadata)
+
+
+def make_stub(interface: type[S], client: Caller) -> S:
+    """A stub of an interface without a generated file, typed as the interface.
+
+    Raises InterfaceError when the class is not decorated with `@rpcfw.service`.
+    """
+    stub: Any = _stub_class(interface)(client)
+    return stub  # type: ignore[no-any-return]  # it has the interface's methods
+
+
+@functools.lru_cache(maxsize=1024)
+def _stub_class(interface: type) -> type[Stub]:
+    spec = spec_of(interface)
+    methods: dict[str, Any] = {method.attribute: _method(method) for method in spec.methods.values()}
+    return type(f"{interface.__name__}Stub", (Stub,), {"service": spec, "__doc__": spec.doc, **methods})
+
+
+def _method(method: MethodSpec) -> Callable[..., Any]:
+    positional = len([p for p in method.parameters if not p.keyword_only])
+    count = len(method.parameters)
+    make = Stub._stream if method.kind.streams_out else Stub._call
+
+    def call(self: Stub, *arguments: Any, **named: Any) -> Any:
+        if named or len(arguments) != count or count != positional:
+            arguments = bind_arguments(method, arguments, named)
+        return make(self, method, arguments)
+
+    call.__name__ = method.attribute
+    call.__qualname__ = f"{method.service}.{method.attribute}"
+    call.__doc__ = method.doc
+    return call
+
+
+def bind_arguments(method: MethodSpec, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+    """Arguments in the order of the signature, with defaults. Raises TypeError as a wrong call of a function does."""
+    names = [parameter.name for parameter in method.parameters]
+    positional = [parameter.name for parameter in method.parameters if not parameter.keyword_only]
+    if len(arguments) > len(positional):
+        raise TypeError(f"{method.path} takes {len(positional)} positional arguments, {len(arguments)} were given: ({', '.join(names)})")
+    given = dict(zip(positional, arguments, strict=False))
+    for name, value in named.items():
+        if name not in names:
+            raise TypeError(f"{method.path} has no parameter {name!r}; it has ({', '.join(names)})")
+        if name in given:
+            raise TypeError(f"{method.path} got {name!r} twice")
+        given[name] = value
+    for parameter in method.parameters:
+        if parameter.name not in given:
+            if parameter.default is REQUIRED:
+                raise TypeError(f"{method.path} lacks the argument {parameter.name!r}")
+            given[parameter.name] = parameter.default
+    return tuple(given[name] for name in names)
+
+
+def wrong_loop() -> RpcError:
+    """A client was used on a loop that is not its own."""
+    return RpcError(
+        Code.FAILED_PRECONDITION,
+        "this client belongs to another event loop, or was made before a fork; make a client in each process and loop",
+        executed=False,
+    )
+
+
+__all__ = ["Caller", "Stub", "bind_arguments", "make_stub"]
