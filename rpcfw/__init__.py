@@ -7,6 +7,7 @@
 Serve an implementation with `serve` or ``rpcfw run``; call it through `connect` and a stub.
 """
 
+from rpcfw.blocking import BlockingClient, BlockingStub
 from rpcfw.call import Call, Handler, Metadata, Middleware, current_call, set_reply_metadata
 from rpcfw.client import Client, connect
 from rpcfw.connection.channel import ConnectionOptions
@@ -32,6 +33,8 @@ from rpcfw.wire.handshake import Settings
 __version__ = "0.1.0"
 
 __all__ = [
+    "BlockingClient",
+    "BlockingStub",
     "Call",
     "CallKind",
     "Client",

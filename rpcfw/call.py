@@ -35,6 +35,7 @@ class Exchange(Protocol):
     @property
     def peer(self) -> str:
         """The caller's address, for logs; with mutual TLS also the subject of its certificate."""
+        ...
 
     def set_reply_metadata(self, metadata: Metadata) -> None:
         """Send these with the reply. Later calls add to and overwrite earlier ones."""
@@ -104,13 +105,17 @@ def current_call() -> Call:
     """The call that this code is serving. Raises LookupError outside a handler."""
     call = _current.get()
     if call is None:
-        raise LookupError("no call is being served here: current_call() works inside a handler and the tasks it starts")
+        raise LookupError(
+            "no call is being served here: current_call() works inside a handler and the tasks it starts"
+        )
     return call
 
 
-def enter_call(call: Call) -> None:
-    """Make a call the one that tasks started from here on are serving: servers only."""
-    _current.set(call)
+serving: Callable[[], Call | None] = _current.get
+"""The call that this code is serving, or None outside a handler; calls made on its behalf inherit its deadline."""
+
+enter_call: Callable[[Call], object] = _current.set
+"""Make a call the one that tasks started from here on are serving: servers only."""
 
 
 def set_reply_metadata(metadata: Metadata) -> None:
@@ -121,23 +126,21 @@ def set_reply_metadata(metadata: Metadata) -> None:
     call.exchange.set_reply_metadata(metadata)
 
 
-def current_deadline() -> float:
-    """When the call being served here is to be over; calls made on its behalf inherit it. `math.inf` outside one."""
-    call = _current.get()
-    return math.inf if call is None else call.deadline
-
-
 def check_timeout(timeout_s: float | None, what: str) -> None:
     """Refuse a timeout that cannot be kept. Raises ValueError naming `what`."""
     if timeout_s is not None and not 0 < timeout_s <= MAX_TIMEOUT_S:
-        raise ValueError(f"{what}: timeout_s={timeout_s!r} must be more than 0 and at most {MAX_TIMEOUT_S:.0f} seconds, or None")
+        raise ValueError(
+            f"{what}: timeout_s={timeout_s!r} must be more than 0 and at most {MAX_TIMEOUT_S:.0f} seconds, or None"
+        )
 
 
 def pack_metadata(metadata: Metadata) -> bytes:
     """Metadata as a msgpack map. Raises RpcError INVALID_ARGUMENT for a name or value that cannot travel."""
     for name, value in metadata.items():
         if not isinstance(name, str) or not name or name != name.lower():
-            raise RpcError(Code.INVALID_ARGUMENT, f"metadata name {name!r} must be lower-case text, not empty")
+            raise RpcError(
+                Code.INVALID_ARGUMENT, f"metadata name {name!r} must be lower-case text, not empty"
+            )
         if not isinstance(value, str | bytes):
             raise RpcError(Code.INVALID_ARGUMENT, f"metadata {name!r} is {value!r}: give str or bytes")
     return bytes(msgpack.packb(dict(metadata))) if metadata else b""
@@ -146,7 +149,9 @@ def pack_metadata(metadata: Metadata) -> bytes:
 def unpack_metadata(data: bytes | memoryview) -> Metadata:
     """Read metadata. Raises RpcError INVALID_ARGUMENT when it is not a flat map of names to text or bytes."""
     try:
-        metadata = msgpack.unpackb(data, max_map_len=1024, max_array_len=0, max_ext_len=0, strict_map_key=True)
+        metadata = msgpack.unpackb(
+            data, max_map_len=1024, max_array_len=0, max_ext_len=0, strict_map_key=True
+        )
         if not isinstance(metadata, dict):
             raise ValueError(f"a map was expected, not {type(metadata).__name__}")
         for name, value in metadata.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -62,7 +62,7 @@ class Client:
         """The endpoints with their state, as the balancer sees them."""
         return tuple(self._channels)
 
-    def stub(self, interface: type[S]) -> S:
+    def stub(self, interface: Callable[..., S]) -> S:
         """A stub of an interface, typed as the interface, without a generated file."""
         return make_stub(interface, self)
 
@@ -96,7 +96,9 @@ class Client:
             return DatagramChannel(endpoint)
         if endpoint.scheme not in self._transports:
             known = ", ".join(f"{scheme}://" for scheme in sorted([*self._transports, "udp"]))
-            raise ValueError(f"{endpoint} needs a transport for {endpoint.scheme}://; this client has {known}")
+            raise ValueError(
+                f"{endpoint} needs a transport for {endpoint.scheme}://; this client has {known}"
+            )
         return Channel(endpoint, self._transports[endpoint.scheme], self._shared)
 
 
@@ -125,5 +127,10 @@ def connect(
         ValueError: an endpoint cannot be read.
     """
     return Client(
-        endpoints, timeout_s=timeout_s, balancer=balancer, middleware=middleware, options=options, transports=transports
+        endpoints,
+        timeout_s=timeout_s,
+        balancer=balancer,
+        middleware=middleware,
+        options=options,
+        transports=transports,
     )

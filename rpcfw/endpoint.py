@@ -42,7 +42,9 @@ class Endpoint:
             return url
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES:
-            raise ValueError(f"{url!r} is not an endpoint: start it with one of {', '.join(f'{s}://' for s in SCHEMES)}")
+            raise ValueError(
+                f"{url!r} is not an endpoint: start it with one of {', '.join(f'{s}://' for s in SCHEMES)}"
+            )
         try:
             port = parts.port
         except ValueError as error:
@@ -50,7 +52,9 @@ class Endpoint:
         if parts.scheme in _WITH_PORT and (not parts.hostname or port is None):
             raise ValueError(f"{url!r} lacks a host or a port: write {parts.scheme}://127.0.0.1:7000")
         if parts.scheme == "unix" and (parts.netloc or not parts.path):
-            raise ValueError(f"{url!r}: a Unix socket is an absolute path with three slashes: unix:///run/shop.sock")
+            raise ValueError(
+                f"{url!r}: a Unix socket is an absolute path with three slashes: unix:///run/shop.sock"
+            )
         if parts.scheme == "mem" and not parts.netloc:
             raise ValueError(f"{url!r}: an in-memory endpoint needs a name: mem://shop")
         labels = dict(parse_qsl(parts.query, keep_blank_values=True))

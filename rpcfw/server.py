@@ -83,9 +83,8 @@ class Server:
 
     def __init__(
         self,
-        implementations: Sequence[Any],
+        *implementations: Any,
         listen: Sequence[str | Endpoint],
-        *,
         middleware: Sequence[Middleware] = (),
         limits: Limits | None = None,
         grace_s: float = 10.0,
@@ -98,7 +97,9 @@ class Server:
         self._transports = dict(transports or default_transports())
         for endpoint in self._listen:
             if endpoint.scheme not in self._transports and endpoint.scheme != "udp":
-                raise ValueError(f"{endpoint} needs a transport for {endpoint.scheme}://, and this server has none")
+                raise ValueError(
+                    f"{endpoint} needs a transport for {endpoint.scheme}://, and this server has none"
+                )
         self._load = Load(self.limits.max_running, Budget(self.limits.max_memory_bytes), dev=dev)
         self._executors: dict[Offload, Executor] = {}
         self.specs = [spec_of(implementation) for implementation in implementations]
@@ -117,7 +118,8 @@ class Server:
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Where the server listens, with the actual ports."""
-        return tuple(listener.endpoint for listener in (*self._listeners, *(d[0] for d in self._datagrams)))
+        streams = [listener.endpoint for listener in self._listeners]
+        return (*streams, *(datagrams.endpoint for datagrams, _ in self._datagrams))
 
     @property
     def endpoint(self) -> Endpoint:
@@ -158,7 +160,9 @@ class Server:
         running are cancelled. Cancelling this closes at once. May be called again: all callers wait for the same end.
         """
         if self._drained is None:
-            self._drained = asyncio.get_running_loop().create_task(self._drain(self.grace_s if grace_s is None else grace_s))
+            self._drained = asyncio.get_running_loop().create_task(
+                self._drain(self.grace_s if grace_s is None else grace_s)
+            )
         try:
             await asyncio.shield(self._drained)
         except asyncio.CancelledError:
@@ -188,7 +192,9 @@ class Server:
         for implementation in implementations:
             spec = spec_of(implementation)
             if spec.name in services:
-                raise InterfaceError(f"two implementations serve {spec.name!r}; give one of the services another name")
+                raise InterfaceError(
+                    f"two implementations serve {spec.name!r}; give one of the services another name"
+                )
             methods: dict[str, MethodEntry] = {}
             for method, handler in handlers_of(implementation, self._executor).items():
                 entry = Entry(codec_of(method), chain(middleware, handler))
@@ -221,9 +227,15 @@ class Server:
     def _accept(self) -> asyncio.BufferedProtocol:
         limits = self.limits
         connection = ServerConnection(
-            self._scratch, limits.connection, self._table, self._load, on_open=self._opened, on_closed=self._gone
+            self._scratch,
+            limits.connection,
+            self._table,
+            self._load,
+            on_open=self._opened,
+            on_closed=self._gone,
         )
         connection.session.guard_pings(limits.min_ping_interval_s)
+        connection.session.wait_for_reader()
         connection.session.load = self._report_load
         return connection.session
 
@@ -233,7 +245,9 @@ class Server:
         self._emptied.clear()
         connection.session.keep_alive(limits.keepalive_s, limits.keepalive_timeout_s)
         if len(self._connections) > limits.max_connections:
-            connection.refuse(f"this server has {limits.max_connections:,} connections, which is its limit; call another one")
+            connection.refuse(
+                f"this server has {limits.max_connections:,} connections, which is its limit; call another one"
+            )
 
     def _gone(self, connection: ServerConnection) -> None:
         self._connections.pop(connection, None)
@@ -251,10 +265,16 @@ class Server:
             age_s = now - opened_at
             if not connection.greeted:
                 if age_s >= limits.handshake_timeout_s:
-                    connection.session.fail(Code.DEADLINE_EXCEEDED, f"no HELLO within {limits.handshake_timeout_s:g} s")
+                    connection.session.fail(
+                        Code.DEADLINE_EXCEEDED, f"no HELLO within {limits.handshake_timeout_s:g} s"
+                    )
             elif limits.max_age_s is not None and age_s >= limits.max_age_s:
                 connection.send_away("the connection has reached its age limit; connect again")
-            elif limits.idle_s is not None and connection.running == 0 and now - connection.idle_since >= limits.idle_s:
+            elif (
+                limits.idle_s is not None
+                and connection.running == 0
+                and now - connection.idle_since >= limits.idle_s
+            ):
                 connection.send_away("the connection was idle for too long; connect again when needed")
         self._sweeper = loop.call_later(min(1.0, limits.handshake_timeout_s / 2), self._sweep)
 
@@ -288,8 +308,12 @@ class Server:
                 task.cancel()
         for connection in list(self._connections):
             if connection.running:
-                logger.warning("%d calls of %s were cut off at the end of the grace", connection.running, connection.session.peer_name)
-            connection.session.close("the server has shut down")
+                logger.warning(
+                    "%d calls of %s were cut off at the end of the grace",
+                    connection.running,
+                    connection.session.peer_name,
+                )
+            connection.cut_off("the server has shut down")
         if self._connections:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):  # for handlers that take their time after being cancelled
@@ -332,5 +356,11 @@ def serve(
     """
     endpoints = [listen] if isinstance(listen, str | Endpoint) else listen
     return Server(
-        implementations, endpoints, middleware=middleware, limits=limits, grace_s=grace_s, dev=dev, transports=transports
+        *implementations,
+        listen=endpoints,
+        middleware=middleware,
+        limits=limits,
+        grace_s=grace_s,
+        dev=dev,
+        transports=transports,
     )

@@ -32,7 +32,9 @@ class Skeleton(abc.ABC):
             cls.__rpcfw_service__ = cls.service
 
 
-def handlers_of(implementation: Any, executors: Callable[[Offload], Executor]) -> Mapping[MethodSpec, Handler]:
+def handlers_of(
+    implementation: Any, executors: Callable[[Offload], Executor]
+) -> Mapping[MethodSpec, Handler]:
     """A handler for each method of an implementation.
 
     Args:
@@ -44,7 +46,9 @@ def handlers_of(implementation: Any, executors: Callable[[Offload], Executor]) -
     """
     spec = spec_of(implementation)
     if isinstance(implementation, type):
-        raise InterfaceError(f"{implementation.__qualname__} is a class; serve an instance: {implementation.__qualname__}()")
+        raise InterfaceError(
+            f"{implementation.__qualname__} is a class; serve an instance: {implementation.__qualname__}()"
+        )
     return {method: _handler(implementation, method, executors) for method in spec.methods.values()}
 
 
@@ -99,20 +103,42 @@ def _thread_handler(call_it: Callable[..., Any], executors: Callable[[Offload], 
     async def handle_in_thread(call: Call) -> Any:
         context = contextvars.copy_context()
         work = functools.partial(context.run, call_it, *call.arguments)
-        return await asyncio.get_running_loop().run_in_executor(executors("thread"), work)
+        return await _to_its_end(executors("thread"), work)
 
     return handle_in_thread
 
 
-def _process_handler(implementation: Any, method: MethodSpec, executors: Callable[[Offload], Executor]) -> Handler:
+async def _to_its_end(executor: Executor, work: Callable[[], Any]) -> Any:
+    """Run work in a thread. Cancelled, it waits for what a thread has begun, so that a handler counts until it has ended,
+    and leaves out what none has begun."""
+    given_up = False
+
+    def work_unless_given_up() -> Any:
+        return None if given_up else work()
+
+    future = asyncio.get_running_loop().run_in_executor(executor, work_unless_given_up)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        given_up = True
+        await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()
+        raise
+
+
+def _process_handler(
+    implementation: Any, method: MethodSpec, executors: Callable[[Offload], Executor]
+) -> Handler:
     cls, codec = type(implementation), codec_of(method)
     if "<locals>" in cls.__qualname__:
-        raise InterfaceError(f"{cls.__qualname__}.{method.attribute}: offload='process' needs a class at the top of a module")
+        raise InterfaceError(
+            f"{cls.__qualname__}.{method.attribute}: offload='process' needs a class at the top of a module"
+        )
     where = (cls.__module__, cls.__qualname__, method.name)
 
     async def handle_in_process(call: Call) -> Any:
-        body = codec.encode_arguments(call.arguments)
-        data = body if isinstance(body, bytes) else b"".join(body)
+        data = codec.encode_arguments(call.arguments)
         loop = asyncio.get_running_loop()
         reply = await loop.run_in_executor(executors("process"), _run_in_process, where, data)
         return codec.result.decode(reply)

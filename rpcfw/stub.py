@@ -6,13 +6,14 @@ arguments to the client's handler, so both behave the same.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import functools
+import math
+from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
-from rpcfw.call import Call, Handler, Metadata, check_timeout, current_deadline, pack_metadata
+from rpcfw.call import Call, Handler, Metadata, check_timeout, pack_metadata, serving
 from rpcfw.errors import Code, RpcError
 from rpcfw.interface import REQUIRED, MethodSpec, ServiceSpec, spec_of
 
@@ -33,7 +34,7 @@ class Caller(Protocol):
         """Seconds a unary call may take where neither the interface nor the caller says otherwise."""
         ...
 
-    def attach(self) -> asyncio.AbstractEventLoop:
+    def attach(self) -> AbstractEventLoop:
         """The running loop. Raises RpcError when the client belongs to another one."""
         ...
 
@@ -46,6 +47,7 @@ class Stub:
     def __init__(self, client: Caller) -> None:
         self._client = client
         self._handler = client.handler
+        self._loop: AbstractEventLoop | None = None
         self._timeout_s: float | None = None
         self._metadata = b""
         self._reply_metadata: dict[str, str | bytes] | None = None
@@ -76,7 +78,9 @@ class Stub:
 
     def _call(self, method: MethodSpec, arguments: tuple[Any, ...]) -> Awaitable[T]:  # pyright: ignore[reportInvalidTypeVarUse]
         """Make a call whose reply is one value, of the type that the generated method declares."""
-        timeout_s = self._timeout_s or method.timeout_s or (None if method.kind.streams_in else self._client.timeout_s)
+        timeout_s = self._timeout_s or method.timeout_s
+        if timeout_s is None and not method.kind.streams_in:
+            timeout_s = self._client.timeout_s
         return self._handler(self._make(method, arguments, timeout_s))
 
     def _stream(self, method: MethodSpec, arguments: tuple[Any, ...]) -> AsyncIterator[T]:  # pyright: ignore[reportInvalidTypeVarUse]
@@ -92,19 +96,25 @@ class Stub:
             await items.aclose()
 
     def _make(self, method: MethodSpec, arguments: tuple[Any, ...], timeout_s: float | None) -> Call:
-        deadline = current_deadline()
-        loop = self._client.attach()
-        if timeout_s is not None:
-            deadline = min(deadline, loop.time() + timeout_s)
+        loop = get_running_loop()
+        if loop is not self._loop:
+            self._loop = self._client.attach()
+        deadline = math.inf if timeout_s is None else loop.time() + timeout_s
+        origin = serving()
+        if origin is not None and origin.deadline < deadline:
+            deadline = origin.deadline
         return Call(method, arguments, deadline, self._metadata, self._reply_metadata)
 
 
-def make_stub(interface: type[S], client: Caller) -> S:
+def make_stub(interface: Callable[..., S], client: Caller) -> S:
     """A stub of an interface without a generated file, typed as the interface.
+
+    The parameter is a class; it is declared as a callable because type checkers refuse a Protocol as ``type[S]``.
 
     Raises InterfaceError when the class is not decorated with `@rpcfw.service`.
     """
-    stub: Any = _stub_class(interface)(client)
+    declared: Any = interface
+    stub: Any = _stub_class(declared)(client)
     return stub  # type: ignore[no-any-return]  # it has the interface's methods
 
 
@@ -136,7 +146,10 @@ def bind_arguments(method: MethodSpec, arguments: tuple[Any, ...], named: dict[s
     names = [parameter.name for parameter in method.parameters]
     positional = [parameter.name for parameter in method.parameters if not parameter.keyword_only]
     if len(arguments) > len(positional):
-        raise TypeError(f"{method.path} takes {len(positional)} positional arguments, {len(arguments)} were given: ({', '.join(names)})")
+        raise TypeError(
+            f"{method.path} takes {len(positional)} positional arguments, {len(arguments)} were given; "
+            f"its parameters are ({', '.join(names)})"
+        )
     given = dict(zip(positional, arguments, strict=False))
     for name, value in named.items():
         if name not in names:

@@ -41,7 +41,9 @@ class Watchdog:
         self._loop = asyncio.get_running_loop()
         self._turn()
         watched = threading.get_ident()
-        self._thread = threading.Thread(target=self._watch, args=(watched,), name="rpcfw-watchdog", daemon=True)
+        self._thread = threading.Thread(
+            target=self._watch, args=(watched,), name="rpcfw-watchdog", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:

@@ -15,6 +15,7 @@ class RoundRobin:
         self._next = 0
 
     def pick(self, nodes: Sequence[Node], call: Call) -> Node:
+        """The next node in turn that is available."""
         count, start = len(nodes), self._next
         for step in range(count):
             index = (start + step) % count

@@ -11,4 +11,13 @@ from rpcfw.codec.plan import (
     plan_of_items,
 )
 
-__all__ = ["Buffer", "Encoded", "MessageError", "Plan", "encode_value", "plan_of", "plan_of_arguments", "plan_of_items"]
+__all__ = [
+    "Buffer",
+    "Encoded",
+    "MessageError",
+    "Plan",
+    "encode_value",
+    "plan_of",
+    "plan_of_arguments",
+    "plan_of_items",
+]

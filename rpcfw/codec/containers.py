@@ -48,7 +48,11 @@ def holds_many(declared: Any, hints: Callable[[type], dict[str, Any]]) -> bool:
         seen.add(target)
         if getattr(target, "__pydantic_validator__", None) is not None:
             return True
-        return any(walk(field) for field in hints(target).values()) if hasattr(target, "__annotations__") else False
+        return (
+            any(walk(field) for field in hints(target).values())
+            if hasattr(target, "__annotations__")
+            else False
+        )
 
     return walk(declared)
 
@@ -58,14 +62,19 @@ def check_containers(data: bytes | bytearray | memoryview, limit: int = MAX_CONT
     flat = bytes(data)
     suspects = len(flat) - len(flat.translate(None, _CONTAINER_BYTES))
     if suspects > limit and _more_containers_than(flat, limit):
-        raise ContainersError(f"the message of {len(flat):,} bytes holds more than {limit:,} lists and maps; send it as a stream")
+        raise ContainersError(
+            f"the message of {len(flat):,} bytes holds more than {limit:,} lists and maps; send it as a stream"
+        )
 
 
 _FIXED_SIZES = {
     0xC0: 1, 0xC2: 1, 0xC3: 1, 0xCA: 5, 0xCB: 9, 0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5,
     0xD3: 9, 0xD4: 3, 0xD5: 4, 0xD6: 6, 0xD7: 10, 0xD8: 18,
 }  # fmt: skip
-_COUNTED_SIZES = {0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1), 0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0)}  # fmt: skip
+_COUNTED_SIZES = {
+    0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1), 0xD9: (1, 0), 0xDA: (2, 0),
+    0xDB: (4, 0),
+}  # fmt: skip
 
 
 def _more_containers_than(data: bytes, limit: int) -> bool:
@@ -81,7 +90,11 @@ def _more_containers_than(data: bytes, limit: int) -> bool:
             if containers > limit:
                 return True
             width = 0 if head < 0xA0 else 2 if head in (0xDC, 0xDE) else 4
-            count = head & 0x0F if head < 0xA0 else int.from_bytes(data[position + 1 : position + 1 + width], "big")
+            count = (
+                head & 0x0F
+                if head < 0xA0
+                else int.from_bytes(data[position + 1 : position + 1 + width], "big")
+            )
             is_map = head < 0x90 or head in (0xDE, 0xDF)
             values += count * 2 if is_map else count
             position += 1 + width

@@ -10,21 +10,21 @@ import functools
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from operator import attrgetter
-from typing import Annotated, Any, Union, get_args, get_origin
-
-import msgspec
-
-Buffer = bytes | bytearray | memoryview
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 
 def pack_foreign(value: Any) -> Any:
     """msgspec's hook for what it does not know: models become maps of their fields, anything else is refused."""
-    return _packer(type(value))(value)
+    model: Any = type(value)
+    return _packer(model)(value)
 
 
-def unpack_foreign(declared: type, value: Any) -> Any:
+def unpack_foreign(declared: Any, value: Any) -> Any:
     """msgspec's hook for declared types it does not know: a model validates the plain value by its own rules."""
+    if declared is object:
+        return value
     validator = getattr(declared, "__pydantic_validator__", None)
     if validator is None:
         raise NotImplementedError(f"{declared!r} cannot travel")
@@ -50,32 +50,55 @@ def _config(model: type) -> dict[str, Any]:
     return config
 
 
-def is_model_adapter_needed(declared: Any) -> bool:
-    """Whether a type has a union of models, which msgspec cannot tell apart and pydantic can."""
-    if "pydantic" not in sys.modules:
-        return False
+def decodable(declared: Any) -> Any:
+    """The declared type as msgspec can take it: itself, or a stand-in that leaves it all to pydantic.
+
+    msgspec cannot tell models in a union apart, pydantic can. The stand-in has a validator as models have, so that
+    `unpack_foreign` treats it as one.
+    """
+    if "pydantic" not in sys.modules or not _joins_models(declared, set()):
+        return declared
+    from pydantic import TypeAdapter
+
+    return type("Adapted", (_Adapted,), {"__pydantic_validator__": TypeAdapter(declared).validator})
+
+
+class _AnyInstance(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return True
+
+
+class _Adapted(metaclass=_AnyInstance):
+    """Base of the stand-ins. Any value passes as an instance: pydantic has checked it, and msgspec asks again."""
+
+    __pydantic_validator__: Any
+
+
+def _joins_models(declared: Any, seen: set[Any]) -> bool:
+    """Whether a union with a model in it occurs anywhere in a type that pydantic can validate."""
     origin, args = get_origin(declared), get_args(declared)
     if origin is Annotated:
-        return is_model_adapter_needed(args[0])
+        return _joins_models(args[0], seen)
     if origin in (Union, types.UnionType):
         members = [arg for arg in args if arg is not type(None)]
         if len(members) > 1 and any(_has_model(arg) for arg in members):
             return True
-    return any(is_model_adapter_needed(arg) for arg in args if not isinstance(arg, str))
+    target = origin or declared
+    if isinstance(target, type) and _has_fields(target) and target not in seen:
+        seen.add(target)
+        if any(_joins_models(field, seen) for field in get_type_hints(target, include_extras=True).values()):
+            return True
+    return any(
+        _joins_models(arg, seen) for arg in args if isinstance(arg, type) or get_origin(arg) is not None
+    )
+
+
+def _has_fields(declared: type) -> bool:
+    """A dataclass, TypedDict or NamedTuple: what both engines know. Models and Structs are their engine's own affair."""
+    if hasattr(declared, "__pydantic_validator__") or hasattr(declared, "__struct_fields__"):
+        return False
+    return is_dataclass(declared) or is_typeddict(declared) or hasattr(declared, "_fields")
 
 
 def _has_model(declared: Any) -> bool:
     return hasattr(declared, "__pydantic_validator__") or any(_has_model(arg) for arg in get_args(declared))
-
-
-def model_adapter(declared: Any) -> Callable[[Buffer], Any]:
-    """A decoder that leaves the whole declared type to pydantic."""
-    from pydantic import TypeAdapter
-
-    validate = TypeAdapter(declared).validate_python
-    decode = msgspec.msgpack.Decoder().decode
-
-    def decode_with_adapter(data: Buffer) -> Any:
-        return validate(decode(data), by_alias=False, by_name=True)
-
-    return decode_with_adapter

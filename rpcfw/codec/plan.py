@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from rpcfw.codec.containers import GUARDED_BYTES, check_containers, holds_many
-from rpcfw.codec.models import is_model_adapter_needed, model_adapter, pack_foreign, unpack_foreign
+from rpcfw.codec.models import decodable, pack_foreign, unpack_foreign
 from rpcfw.codec.problems import explain_decoding, explain_encoding
 
 Buffer = bytes | bytearray | memoryview
@@ -46,9 +46,11 @@ class Plan:
     decode: Callable[[Buffer], Any]
 
     def encoding_error(self, error: Exception, value: Any) -> MessageError:
+        """What to raise when `encode` has failed."""
         return MessageError(explain_encoding(error, value))
 
     def decoding_error(self, error: Exception, data: Buffer) -> MessageError:
+        """What to raise when `decode` has failed."""
         return MessageError(explain_decoding(error, data))
 
 
@@ -74,8 +76,9 @@ def plan_of_arguments(name: str, fields: Sequence[tuple[str, Any, Any]], require
     """
     specs: list[tuple[str, Any, Any]] = []
     for field, declared, default in fields:
-        default_of = msgspec.field() if default is required else msgspec.field(default_factory=lambda value=default: value)
-        specs.append((field, declared, default_of))
+        specs.append(
+            (field, decodable(declared), msgspec.field() if default is required else _default(default))
+        )
     optional = [default is not required for _, _, default in fields]
     in_order = optional == sorted(optional)
     record = msgspec.defstruct(name, specs, frozen=True, kw_only=not in_order)
@@ -98,19 +101,21 @@ def plan_of_arguments(name: str, fields: Sequence[tuple[str, Any, Any]], require
     return _ArgumentsPlan(record, encode, decode_arguments, names)
 
 
+def _default(value: Any) -> Any:
+    return msgspec.field(default_factory=lambda: value)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class _ArgumentsPlan(Plan):
     names: tuple[str, ...] = ()
 
     def encoding_error(self, error: Exception, value: Any) -> MessageError:
+        """As for any plan, with the arguments by their names."""
         return MessageError(explain_encoding(error, dict(zip(self.names, value, strict=True))))
 
 
 def _decoder(declared: Any) -> Callable[[Buffer], Any]:
-    if is_model_adapter_needed(declared):
-        decode = model_adapter(declared)
-    else:
-        decode = msgspec.msgpack.Decoder(declared, dec_hook=unpack_foreign).decode
+    decode = msgspec.msgpack.Decoder(decodable(declared), dec_hook=unpack_foreign).decode
     if not holds_many(declared, _hints):
         return decode
 

@@ -27,7 +27,11 @@ def explain_decoding(error: Exception, data: bytes | bytearray | memoryview) -> 
     if callable(located):  # pydantic_core.ValidationError; msgspec raises its own when the model lies inside
         return "; ".join(f"{_dotted(e['loc'])}: {e['msg']}, got {_shown(e['input'])}" for e in located()[:5])
     cause = error.__cause__
-    if isinstance(error, msgspec.ValidationError) and cause is not None and callable(getattr(cause, "errors", None)):
+    if (
+        isinstance(error, msgspec.ValidationError)
+        and cause is not None
+        and callable(getattr(cause, "errors", None))
+    ):
         prefix = _path_of(str(error))
         first = cause.errors()[0]  # type: ignore[attr-defined]  # checked above
         where = ".".join(part for part in (prefix, _dotted(first["loc"])) if part)
@@ -77,7 +81,9 @@ def _parts(path: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
         for index, part in enumerate(value):
             yield from _parts(f"{path}[{index}]", part, depth + 1)
     else:
-        names = getattr(type(value), "__struct_fields__", None) or getattr(type(value), "__dataclass_fields__", None)
+        names = getattr(type(value), "__struct_fields__", None) or getattr(
+            type(value), "__dataclass_fields__", None
+        )
         fields = {name: getattr(value, name) for name in names} if names else getattr(value, "__dict__", None)
         if hasattr(type(value), "__pydantic_validator__") or names:
             yield from _parts(path, fields or {}, depth + 1)
@@ -99,9 +105,9 @@ def _look_up(data: bytes | bytearray | memoryview, path: str) -> str:
     if "[...]" in path or len(data) > 1 << 20:
         return ""
     try:
-        value = msgspec.msgpack.decode(data)
+        value: Any = msgspec.msgpack.decode(data)
         for name, index in _STEP.findall("." + path if path and not path.startswith("[") else path):
-            value = value[name] if name else value[int(index)]
+            value = value[name if name else int(index)]
     except (msgspec.DecodeError, KeyError, IndexError, TypeError, ValueError, RecursionError):
         return ""
     return f": {_shown(value)}"

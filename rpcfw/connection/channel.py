@@ -72,6 +72,7 @@ class Channel:
         self.endpoint = endpoint
         self._transport = transport
         self._shared = shared
+        self._pool_size = shared.options.pool_size
         self._ready: list[ClientConnection] = []
         self._draining: set[ClientConnection] = set()
         self._connecting: asyncio.Task[ClientConnection] | None = None
@@ -100,27 +101,36 @@ class Channel:
     def handler(self, call: Call) -> Awaitable[Any]:
         """Make a call on a connection of this endpoint."""
         ready = self._ready
-        if len(ready) >= self._shared.options.pool_size:
+        if len(ready) < self._pool_size:
+            return self._call_when_connected(call)
+        if self._pool_size > 1:
             self._turn += 1
             return ready[self._turn % len(ready)].call(call)
-        return self._call_when_connected(call)
+        return ready[0].call(call)
 
     async def connected(self) -> ClientConnection:
         """A connection that takes calls. Raises RpcError UNAVAILABLE when there is none to be had."""
         if self._closed:
             raise self._unavailable("this client is closed")
         loop = asyncio.get_running_loop()
-        if len(self._ready) < self._shared.options.pool_size and self._connecting is None:
+        if len(self._ready) < self._pool_size and self._connecting is None:
             if loop.time() >= self._retry_at:
                 self._connecting = loop.create_task(self._connect())
+                self._connecting.add_done_callback(_look_at)
             elif not self._ready:
                 assert self._last_error is not None
                 wait_s = self._retry_at - loop.time()
                 raise self._unavailable(f"{self._last_error.message} (next attempt in {wait_s:.1f} s)")
         if self._ready:
             return self._ready[0]
-        assert self._connecting is not None
-        return await asyncio.shield(self._connecting)
+        attempt = self._connecting
+        assert attempt is not None
+        try:
+            return await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            if attempt.cancelled() and self._closed:  # not this call is cancelled, but what it waits for
+                raise self._unavailable("this client is closed") from None
+            raise
 
     async def close(self) -> None:
         """Close all connections; calls in progress fail with UNAVAILABLE."""
@@ -151,7 +161,11 @@ class Channel:
         shared, options = self._shared, self._shared.options
         loop = asyncio.get_running_loop()
         connection = ClientConnection(
-            self.endpoint.address, shared.scratch, options.settings, shared.budget, lambda: self._retire(connection)
+            self.endpoint.address,
+            shared.scratch,
+            options.settings,
+            shared.budget,
+            lambda: self._retire(connection),
         )
         try:
             await self._transport.connect(self.endpoint, lambda: connection.session)
@@ -207,3 +221,9 @@ class Channel:
 
     def _unavailable(self, message: str) -> RpcError:
         return RpcError(Code.UNAVAILABLE, message, origin=Origin.CONNECTION, executed=False)
+
+
+def _look_at(attempt: asyncio.Task[ClientConnection]) -> None:
+    """Know of a failure for which no call waits; the next call tells it."""
+    if not attempt.cancelled():
+        attempt.exception()

@@ -7,6 +7,7 @@ call with UNAVAILABLE when the link is lost. Which connection a call takes is de
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -19,7 +20,10 @@ from rpcfw.connection.method import MethodCodec, codec_of
 from rpcfw.connection.session import Session
 from rpcfw.connection.streams import ItemReceiver, ItemSender
 from rpcfw.errors import Code, Origin, ProtocolError, RpcError
-from rpcfw.interface.spec import CallKind, MethodSpec
+from rpcfw.interface import MethodSpec, ServiceSpec, service_schema, spec_of
+from rpcfw.interface.compatibility import compare
+from rpcfw.reflection import Reflection
+from rpcfw.wire.frames import CREDIT as CREDIT_FRAME
 from rpcfw.wire.frames import (
     END,
     ERROR,
@@ -30,13 +34,19 @@ from rpcfw.wire.frames import (
     REFUSED,
     REQUEST,
     RESET,
+    TICKS_PER_S,
     split_metadata,
-    ticks_of,
     with_metadata,
 )
-from rpcfw.wire.frames import CREDIT as CREDIT_FRAME
 from rpcfw.wire.handshake import Hello, Settings
 from rpcfw.wire.reader import Budget
+
+logger = logging.getLogger("rpcfw")
+
+_DESCRIBE = spec_of(Reflection).methods["describe"]
+_DESCRIBE_TIMEOUT_S = 5.0
+_SMALL_BYTES = 1024
+"""Messages up to this size fit any peer's limits and are not looked at further."""
 
 _Pending = tuple["asyncio.Future[Any]", MethodCodec, Call]
 
@@ -54,7 +64,12 @@ class ClientConnection:
     """
 
     def __init__(
-        self, peer: str, scratch: memoryview, settings: Settings, budget: Budget, on_closed: Callable[[], None]
+        self,
+        peer: str,
+        scratch: memoryview,
+        settings: Settings,
+        budget: Budget,
+        on_closed: Callable[[], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.peer = peer
@@ -71,19 +86,32 @@ class ClientConnection:
         self._deadlines = Deadlines(self._loop, self._deadlines_of_calls, self._expire)
         self._idle_since = self._loop.time()
         self.session = Session(scratch, settings, budget, on_open=self._greet, on_lost=self._lost)
+        self._unkept = self.session.refused
         unexpected = self._unexpected
         self.session.handle(
-            [self._hello, unexpected, self._reply, self._items, self._credit, self._reset, unexpected, unexpected,
-             self._goaway, unexpected]  # fmt: skip
+            [
+                self._hello,
+                unexpected,
+                self._reply,
+                self._items,
+                self._credit,
+                self._reset,
+                unexpected,
+                unexpected,
+                self._goaway,
+                unexpected,
+            ]
         )
 
     async def opened(self, timeout_s: float) -> None:
-        """Wait for the handshake. Raises RpcError UNAVAILABLE when it fails or takes longer; the link is then closed."""
+        """Wait for the handshake. Raises RpcError UNAVAILABLE, with the link closed, when it fails or takes longer."""
         try:
             async with asyncio.timeout(timeout_s):
                 await asyncio.shield(self._opened)
         except TimeoutError:
-            reason = f"{self.peer} did not answer the handshake within {timeout_s:g} s; is it an rpcfw server?"
+            reason = (
+                f"{self.peer} did not answer the handshake within {timeout_s:g} s; is it an rpcfw server?"
+            )
             self.session.abort(reason)
             raise self._unavailable(reason, executed=False) from None
         except asyncio.CancelledError:
@@ -92,6 +120,7 @@ class ClientConnection:
 
     @property
     def pending(self) -> int:
+        """Calls in progress."""
         return len(self._pending)
 
     @property
@@ -110,13 +139,16 @@ class ClientConnection:
         Returns the result, or an async iterator of items. Cancelling it tells the server at once.
         """
         found = self._methods.get(call.method)
-        method, codec = found if found is not None else self._bind(call.method)
-        spec = codec.spec
-        body = codec.encode_arguments(call.arguments)
-        outbox = self.session.outbox
+        method, codec = found if found is not None else await self._bind(call.method)
+        spec, session = codec.spec, self.session
+        try:
+            body = codec.encode_call(call.arguments)
+        except Exception as error:
+            raise codec.unsendable(call.arguments, error) from error
+        outbox = session.outbox
         if outbox.congested:
-            await outbox.ready()
-        if self.draining or self.session.closed:
+            await self._until_ready(call)
+        if self.draining:
             raise self._unavailable(f"the connection to {self.peer} is closing", executed=False)
         flags, extra = END, 0
         if call.metadata_bytes:
@@ -124,20 +156,27 @@ class ClientConnection:
             head = with_metadata(call.metadata_bytes, b"")
             body = head + body if isinstance(body, bytes) else [head, *body]
         if call.deadline != math.inf:
-            remaining = call.deadline - self._loop.time()
-            if remaining <= 0:
-                raise RpcError(Code.DEADLINE_EXCEEDED, f"{spec.path}: the deadline had passed before the call was sent", executed=False)
-            extra = ticks_of(remaining)
-        if not isinstance(body, bytes) or len(body) > outbox.limits.max_frame_bytes:
+            extra = int((call.deadline - self._loop.time()) * TICKS_PER_S)
+            if extra <= 0:
+                raise RpcError(
+                    Code.DEADLINE_EXCEEDED,
+                    f"{spec.path}: the deadline had passed before the call was sent",
+                    executed=False,
+                )
+        if type(body) is not bytes or len(body) > _SMALL_BYTES:
             self._check_size(spec, body)
         stream = self._next_stream
         self._next_stream = stream + 1
         if stream >= MAX_STREAM_ID:
-            self.draining = True
+            self.draining = True  # the ids are used up: calls from now on go over another connection
+            self._on_closed()
         if spec.oneway:
+            self._idle_since = self._loop.time()
             outbox.send(REQUEST, flags | ONEWAY, method, stream, extra, body)
+            if outbox.is_sending(stream):
+                await outbox.sent(stream)  # so that a client which closes now does not take it back
             return None
-        if spec.kind is not CallKind.UNARY:
+        if not codec.is_unary:
             return await self._streaming_call(call, codec, stream, (flags, method, extra), body)
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending[stream] = (future, codec, call)
@@ -150,6 +189,18 @@ class ClientConnection:
             self._give_up(stream, Code.CANCELLED)
             raise
 
+    async def _until_ready(self, call: Call) -> None:
+        """Wait until the link takes bytes again, but no longer than the call may."""
+        outbox = self.session.outbox
+        if call.deadline == math.inf:
+            return await outbox.ready()
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                await outbox.ready()
+        except TimeoutError:
+            message = f"{call.method.path}: {self.peer} took no more bytes before the deadline"
+            raise RpcError(Code.DEADLINE_EXCEEDED, message, origin=Origin.CONNECTION, executed=False) from None
+
     def drain(self) -> None:
         """Take no new calls; the link closes when the last one in progress has ended."""
         self.draining = True
@@ -158,7 +209,9 @@ class ClientConnection:
 
     # calls with streams
 
-    async def _streaming_call(self, call: Call, codec: MethodCodec, stream: int, head: tuple[int, int, int], body: Any) -> Any:
+    async def _streaming_call(
+        self, call: Call, codec: MethodCodec, stream: int, head: tuple[int, int, int], body: Any
+    ) -> Any:
         flags, method, extra = head
         kind, outbox = codec.spec.kind, self.session.outbox
         source: AsyncIterator[Any] | None = None
@@ -220,7 +273,10 @@ class ClientConnection:
         except Exception as error:
             if self._pending.pop(stream, None) is not None:
                 self._send_reset(stream, Code.CANCELLED)
-                problem = RpcError(Code.INVALID_ARGUMENT, str(error)) if isinstance(error, MessageError) else error
+                self._ended()
+                problem = (
+                    RpcError(Code.INVALID_ARGUMENT, str(error)) if isinstance(error, MessageError) else error
+                )
                 if not future.done():
                     future.set_exception(problem)
         else:
@@ -247,12 +303,12 @@ class ClientConnection:
     def _reply(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         pending = self._pending.pop(stream, None)
         if pending is None:
-            return  # the caller has given up
+            return None  # the caller has given up
         future, codec, call = pending
         if future.done():
-            return
-        if self.session.refused and stream in self.session.refused:
-            self.session.refused.discard(stream)
+            return self._ended()
+        if self._unkept and stream in self._unkept:
+            self._unkept.discard(stream)
             message = f"{codec.spec.path}: the reply found no memory; raise max_memory_bytes of this client"
             future.set_exception(RpcError(Code.RESOURCE_EXHAUSTED, message, executed=True))
             return self._ended()
@@ -262,11 +318,11 @@ class ClientConnection:
             if flags & ERROR:
                 future.set_exception(unpack_failure(codec, body, refused=bool(flags & REFUSED)))
                 return self._ended()
-        if codec.spec.kind.streams_out:
+        if codec.items_out is not None:
             future.set_result(None)
             return self._ended()
         try:
-            result = codec.result.decode(body)
+            result = codec.decode_result(body)
         except Exception as error:
             problem = codec.result.decoding_error(error, body)
             future.set_exception(
@@ -297,13 +353,24 @@ class ClientConnection:
         codec = pending[1]
         assert codec.items_out is not None
         cost = receiver.admit(len(body), extra)
+        if stream in self._unkept:
+            self._unkept.discard(stream)
+            self._give_up(stream, Code.RESOURCE_EXHAUSTED)
+            message = f"{codec.spec.path}: an item found no memory; raise max_memory_bytes of this client"
+            pending[0].set_exception(RpcError(Code.RESOURCE_EXHAUSTED, message, executed=True))
+            return
         try:
             items = codec.items_out.decode(body)
         except Exception as error:
             problem = codec.items_out.decoding_error(error, body)
             self._give_up(stream, Code.INVALID_ARGUMENT)
             pending[0].set_exception(
-                RpcError(Code.INTERNAL, f"{codec.spec.path}: an item does not fit: {problem}", origin=Origin.CONNECTION, executed=True)
+                RpcError(
+                    Code.INTERNAL,
+                    f"{codec.spec.path}: an item does not fit: {problem}",
+                    origin=Origin.CONNECTION,
+                    executed=True,
+                )
             )
             return
         receiver.arrive(items, cost)
@@ -320,6 +387,7 @@ class ClientConnection:
             code = Code(extra) if extra in Code._value2member_map_ else Code.INTERNAL
             message = bytes(body).decode(errors="replace") or "the server reset the call"
             pending[0].set_exception(RpcError(code, message, origin=Origin.REMOTE))
+        self._ended()
 
     def _goaway(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         self.draining = True
@@ -337,9 +405,14 @@ class ClientConnection:
         self.session.link.write(Hello(self.session.settings).pack())
 
     def _lost(self, reason: str, error: BaseException | None) -> None:
+        self.draining = True
+        if self.farewell and self.farewell not in reason:
+            reason = f"{reason}, saying: {self.farewell}"
         failure = self._unavailable(f"the connection to {self.peer} was lost: {reason}", executed=None)
         if not self._opened.done():
-            self._opened.set_exception(self._unavailable(f"no connection to {self.peer}: {reason}", executed=False))
+            self._opened.set_exception(
+                self._unavailable(f"no connection to {self.peer}: {reason}", executed=False)
+            )
             self._opened.exception()  # nobody may be waiting
         self._deadlines.close()
         pending, self._pending = self._pending, {}
@@ -355,7 +428,12 @@ class ClientConnection:
         future, codec, _ = self._pending[stream]
         self._give_up(stream, Code.DEADLINE_EXCEEDED)
         if not future.done():
-            future.set_exception(RpcError(Code.DEADLINE_EXCEEDED, f"{codec.spec.path}: no reply from {self.peer} before the deadline"))
+            future.set_exception(
+                RpcError(
+                    Code.DEADLINE_EXCEEDED,
+                    f"{codec.spec.path}: no reply from {self.peer} before the deadline",
+                )
+            )
 
     def _give_up(self, stream: int, code: Code) -> None:
         """The caller wants no reply any more: tell the server, once."""
@@ -377,13 +455,21 @@ class ClientConnection:
             raise ProtocolError(error.message) from None
         return body
 
-    def _bind(self, spec: MethodSpec) -> tuple[int, MethodCodec]:
-        """Find the server's number for a method. Raises RpcError UNIMPLEMENTED that says what the server does have."""
+    async def _bind(self, spec: MethodSpec) -> tuple[int, MethodCodec]:
+        """Find the server's number for a method, and make sure that both sides mean the same by it.
+
+        Raises RpcError UNIMPLEMENTED that says what the server does have, or FAILED_PRECONDITION that names what has
+        changed incompatibly.
+        """
         assert self.hello is not None
         services = self.hello.services
         if spec.service not in services:
             known = ", ".join(sorted(services)) or "nothing"
-            raise RpcError(Code.UNIMPLEMENTED, f"{self.peer} does not serve {spec.service!r}; it serves {known}", executed=False)
+            raise RpcError(
+                Code.UNIMPLEMENTED,
+                f"{self.peer} does not serve {spec.service!r}; it serves {known}",
+                executed=False,
+            )
         version, methods = services[spec.service]
         if spec.name not in methods:
             known = ", ".join(sorted(methods))
@@ -392,8 +478,27 @@ class ClientConnection:
                 f"{spec.service} {version} at {self.peer} has no method {spec.name!r}; it has {known}",
                 executed=False,
             )
-        bound = self._methods[spec] = (methods[spec.name].id, codec_of(spec))
+        entry = methods[spec.name]
+        if entry.fingerprint != spec.fingerprint:
+            await self._check_drift(spec)
+        bound = self._methods[spec] = (entry.id, codec_of(spec))
         return bound
+
+    async def _check_drift(self, spec: MethodSpec) -> None:
+        """The two sides' interfaces differ: fine where the difference is compatible, else told here by name."""
+        schema = await self.call(Call(_DESCRIBE, (spec.service,), self._loop.time() + _DESCRIBE_TIMEOUT_S))
+        theirs = {**schema, "methods": {spec.name: schema["methods"][spec.name]}}
+        ours = service_schema(ServiceSpec(spec.service, schema["version"], {spec.name: spec}, object))
+        changes = compare(theirs, ours)
+        breaking = [change.message for change in changes if change.breaking]
+        if breaking:
+            raise RpcError(
+                Code.FAILED_PRECONDITION,
+                f"{spec.path} differs between this client and {self.peer}: {'; '.join(breaking)}",
+                executed=False,
+            )
+        for change in changes:
+            logger.info("%s differs from the one at %s, compatibly: %s", spec.path, self.peer, change.message)
 
     def _check_size(self, spec: MethodSpec, body: Any) -> None:
         size = len(body) if isinstance(body, bytes) else sum(len(part) for part in body)
@@ -401,7 +506,8 @@ class ClientConnection:
         if size > limit:
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
-                f"{spec.path}: a message of {size:,} bytes is over the {limit:,} that {self.peer} accepts; send a stream, or raise max_message_bytes there",
+                f"{spec.path}: a message of {size:,} bytes is over the {limit:,} that {self.peer} accepts; "
+                "send a stream, or raise max_message_bytes there",
                 executed=False,
             )
 

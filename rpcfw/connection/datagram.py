@@ -49,6 +49,8 @@ class DatagramChannel:
         self._link: DatagramLink | None = None
         self._receiver = _Pongs()
         self._pings = 0
+        self._closed = False
+        self._opening = asyncio.Lock()
 
     def handler(self, call: Call) -> Awaitable[Any]:
         """Send a one-way call. Raises RpcError UNIMPLEMENTED for any other."""
@@ -68,6 +70,7 @@ class DatagramChannel:
 
     async def close(self) -> None:
         """Close the socket."""
+        self._closed = True
         if self._link is not None:
             self._link.close()
 
@@ -83,13 +86,17 @@ class DatagramChannel:
         loop = asyncio.get_running_loop()
         body = codec_of(spec).encode_arguments(call.arguments)
         metadata = pack_metadata({**call.metadata, METHOD_NAME: spec.path})
-        data = with_metadata(metadata, body if isinstance(body, bytes) else b"".join(body))
+        data = with_metadata(metadata, body)
         extra = ticks_of(call.remaining_s(loop)) if call.deadline != math.inf else 0
         link.send(frame(REQUEST, END | METADATA | ONEWAY, BY_NAME, 0, extra, data))
 
     async def _opened(self) -> DatagramLink:
         if self._link is None or self._link.is_closing():
-            self._link = await DatagramTransport().connect(self.endpoint, lambda: self._receiver)
+            async with self._opening:
+                if self._closed:
+                    raise RpcError(Code.UNAVAILABLE, "this client is closed", executed=False)
+                if self._link is None or self._link.is_closing():
+                    self._link = await DatagramTransport().connect(self.endpoint, lambda: self._receiver)
         return self._link
 
 
@@ -159,11 +166,13 @@ class DatagramServer(asyncio.DatagramProtocol):
         try:
             arguments = entry.codec.arguments.decode(rest)
         except Exception as error:
-            raise RpcError(Code.INVALID_ARGUMENT, str(entry.codec.arguments.decoding_error(error, rest))) from None
+            raise RpcError(
+                Code.INVALID_ARGUMENT, str(entry.codec.arguments.decoding_error(error, rest))
+            ) from None
         call = Call(entry.codec.spec, arguments, deadline, metadata, None, _Sender(addr))
         load.running += 1
         enter_call(call)
-        task = start_task(loop, self._run(entry, call))
+        task = start_task(self._run(entry, call), loop)
         self.tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -187,8 +196,11 @@ class _Sender:
 
     @property
     def peer(self) -> str:
-        return f"{self._address[0]}:{self._address[1]}" if isinstance(self._address, tuple) else str(self._address)
+        return (
+            f"{self._address[0]}:{self._address[1]}"
+            if isinstance(self._address, tuple)
+            else str(self._address)
+        )
 
     def set_reply_metadata(self, metadata: Metadata) -> None:
         raise RpcError(Code.FAILED_PRECONDITION, "a one-way call has no reply to carry metadata")
-

@@ -25,7 +25,16 @@ _FIELDS = "fields"
 
 
 def pack_failure(codec: MethodCodec, error: BaseException, *, dev: bool) -> bytes:
-    """The body of the error reply for what a handler raised."""
+    """The body of the error reply for what a handler raised. Never raises, whatever that is."""
+    try:
+        return _pack_failure(codec, error, dev=dev)
+    except Exception as problem:  # its own __str__ may fail, its fields may be anything
+        what = f"{codec.spec.path} failed with {type(error).__name__}, which cannot be told: {type(problem).__name__}"
+        logger.error("%s", what, exc_info=problem)
+        return pack_error(RpcError(Code.INTERNAL, what))
+
+
+def _pack_failure(codec: MethodCodec, error: BaseException, *, dev: bool) -> bytes:
     if isinstance(error, RpcError):
         return pack_error(_as_own(error))
     declared = codec.errors.get(type(error).__name__)
@@ -33,14 +42,25 @@ def pack_failure(codec: MethodCodec, error: BaseException, *, dev: bool) -> byte
         try:
             fields = declared.encode(error)
         except MessageError as problem:
-            return pack_error(RpcError(Code.INTERNAL, f"{codec.spec.path} raised {type(error).__name__}: {problem}"))
-        known = {"code": int(Code.UNKNOWN), "message": f"{type(error).__name__}: {error}", _DECLARED: type(error).__name__}
+            return pack_error(
+                RpcError(Code.INTERNAL, f"{codec.spec.path} raised {type(error).__name__}: {problem}")
+            )
+        known = {
+            "code": int(Code.UNKNOWN),
+            "message": f"{type(error).__name__}: {error}",
+            _DECLARED: type(error).__name__,
+        }
         return bytes(msgpack.packb({**known, _FIELDS: fields}))
     if isinstance(error, asyncio.CancelledError):
         return pack_error(RpcError(Code.CANCELLED, f"{codec.spec.path}: the handler was cancelled"))
     logger.error("%s failed: %s: %s", codec.spec.path, type(error).__name__, error, exc_info=error)
     if not dev:
-        return pack_error(RpcError(Code.UNKNOWN, f"{codec.spec.path} failed with {type(error).__name__}; the server's log has the traceback"))
+        return pack_error(
+            RpcError(
+                Code.UNKNOWN,
+                f"{codec.spec.path} failed with {type(error).__name__}; the server's log has the traceback",
+            )
+        )
     failure = RpcError(Code.UNKNOWN, f"{codec.spec.path} failed: {type(error).__name__}: {error}")
     failure.remote_traceback = "".join(traceback.format_exception(error))
     return pack_error(failure)
@@ -54,9 +74,14 @@ def unpack_failure(codec: MethodCodec, body: bytes | memoryview, *, refused: boo
         if declared is not None:
             return declared.decode(fields)
     except MessageError as problem:
-        return RpcError(Code.INTERNAL, f"{codec.spec.path}: its declared error {name} cannot be read: {problem}", origin=Origin.CONNECTION, executed=True)
+        return RpcError(
+            Code.INTERNAL,
+            f"{codec.spec.path}: its declared error {name} cannot be read: {problem}",
+            origin=Origin.CONNECTION,
+            executed=True,
+        )
     error = unpack_error(body)
-    error.executed = False if refused else True
+    error.executed = not refused
     return error
 
 

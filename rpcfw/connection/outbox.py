@@ -1,6 +1,6 @@
 """What a connection sends: frames joined into few writes, large messages cut into chunks between them.
 
-One write per loop turn for all that was queued in it, and earlier once half of what the last turn carried is there
+One write per loop turn for all that was queued in it, and earlier once half of what the last read brought is there
 (at most `_MAX_BATCH`): so a lone call is written at once, and under load neither side waits for the other's whole
 turn. Large messages go out chunk by chunk, in turns, behind the small frames; nothing large is copied.
 """
@@ -55,26 +55,27 @@ class _Bulk:
 class Outbox:
     """The sending side of one connection.
 
-    `limits` are the peer's settings; the default ones hold until its HELLO has come.
+    Attributes:
+        limits: the peer's settings; this side's own hold until its HELLO has come.
+        congested: the link's buffer is full; callers should wait with `ready` before they queue more.
     """
 
-    __slots__ = ("_batch", "_bulk", "_bulk_of", "_closed", "_count", "_link", "_loop", "_paused", "_pumping", "_queue", "_resumed",
-                 "_scheduled", "_turn", "_vectored", "limits")  # fmt: skip
+    __slots__ = ("_batch", "_bulk", "_bulk_of", "_closed", "_link", "_loop", "_pumping", "_queue", "_resumed",
+                 "_scheduled", "_sent", "_vectored", "congested", "limits")  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, link: Link, limits: Settings) -> None:
         self._loop = loop
         self._link = link
         self.limits = limits
         self._queue: list[Buffer] = []
-        self._count = 0
-        self._turn = 0
+        self._sent = 0
         self._batch = 1
         self._scheduled = False
         self._vectored = False
         self._bulk: deque[_Bulk] = deque()
         self._bulk_of: dict[int, _Bulk] = {}
         self._pumping = False
-        self._paused = False
+        self.congested = False
         self._closed = False
         self._resumed: asyncio.Future[None] | None = None
 
@@ -84,19 +85,24 @@ class Outbox:
             self._queue.append(HEADER.pack(len(body), kind, flags, method, stream, extra) + body)
         else:
             self._queue_large((kind, flags, method, stream, extra), body)
-        self._count += 1
-        if self._count >= self._batch:
+        if len(self._queue) >= self._batch:
             self.flush()
-        if not self._scheduled:
+        elif not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._end_turn)
 
+    def expect(self, frames: int) -> None:
+        """So many frames came in one read, and about as many will soon be sent: choose when to write."""
+        sent, self._sent = self._sent, 0
+        self._batch = max(1, min(_MAX_BATCH, max(frames, sent) // 2))
+
     def flush(self) -> None:
         """Write what is queued, unless the link has asked to wait."""
-        self._turn += self._count
-        self._count = 0
-        if self._paused or not self._queue:
+        if self.congested or not self._queue:
             return
+        self._sent += len(self._queue)
+        if self._sent > _MAX_BATCH:
+            self._batch = _MAX_BATCH
         if self._closed:
             self._queue.clear()
             return
@@ -109,24 +115,19 @@ class Outbox:
 
     def pause(self) -> None:
         """The link's buffer is full."""
-        self._paused = True
+        self.congested = True
 
     def resume(self) -> None:
         """The link takes bytes again."""
-        self._paused = False
+        self.congested = False
         self.flush()
         self._pump()
-        if not self._paused:
+        if not self.congested:
             self._release()
-
-    @property
-    def congested(self) -> bool:
-        """Whether callers should wait with `ready` before they queue more."""
-        return self._paused
 
     async def ready(self) -> None:
         """Wait until the link takes bytes again. Cancelling it is harmless."""
-        while self._paused:
+        while self.congested:
             if self._resumed is None:
                 self._resumed = self._loop.create_future()
             await asyncio.shield(self._resumed)
@@ -155,7 +156,7 @@ class Outbox:
     def close(self) -> None:
         """Let go of everything queued and of everyone who waits: the link is gone."""
         self._closed = True
-        self._paused = False
+        self.congested = False
         self._queue.clear()
         for bulk in self._bulk:
             self._finish(bulk)
@@ -170,11 +171,9 @@ class Outbox:
     def _end_turn(self) -> None:
         self._scheduled = False
         self.flush()
-        self._batch = max(1, min(_MAX_BATCH, self._turn // 2))
-        self._turn = 0
 
     def _queue_large(self, header: _Header, body: Encoded) -> None:
-        parts = body if isinstance(body, list) else [body]
+        parts: list[Buffer] = body if isinstance(body, list) else [body]
         total = sum(len(part) for part in parts)
         if total <= self.limits.max_frame_bytes:
             self._queue.append(HEADER.pack(total, *header))
@@ -198,7 +197,7 @@ class Outbox:
             return
         self.flush()
         for _ in range(_CHUNKS_PER_TURN):
-            if self._paused or not self._bulk or self._closed:
+            if self.congested or not self._bulk or self._closed:
                 return
             self._write_chunk()
         if self._bulk and not self._pumping:

@@ -11,17 +11,19 @@ import dataclasses
 import logging
 import math
 import sys
+from asyncio import Task
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from rpcfw.call import Call, Handler, Metadata, enter_call, pack_metadata, unpack_metadata
+from rpcfw.codec import Encoded
 from rpcfw.connection.deadlines import Deadlines
 from rpcfw.connection.failures import pack_failure
 from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.session import Session
 from rpcfw.connection.streams import ItemReceiver, ItemSender
 from rpcfw.errors import Code, ProtocolError, RpcError
-from rpcfw.interface.spec import CallKind
+from rpcfw.transport import peer_subject
 from rpcfw.wire.frames import (
     BY_NAME,
     CREDIT,
@@ -33,8 +35,8 @@ from rpcfw.wire.frames import (
     REFUSED,
     REPLY,
     RESET,
+    TICKS_PER_S,
     pack_error,
-    seconds_of,
     split_metadata,
     with_metadata,
 )
@@ -80,13 +82,24 @@ class Table:
 class ServerExchange:
     """One call in progress, from its request to the end of its handler."""
 
-    __slots__ = ("codec", "connection", "deadline", "held", "receiver", "reply_metadata", "sender", "silent", "started", "task")
+    __slots__ = (
+        "codec",
+        "connection",
+        "deadline",
+        "held",
+        "receiver",
+        "reply_metadata",
+        "sender",
+        "silent",
+        "started",
+        "task",
+    )
 
     def __init__(self, connection: ServerConnection, codec: MethodCodec, deadline: float) -> None:
         self.connection = connection
         self.codec = codec
         self.deadline = deadline
-        self.task: asyncio.Task[None] | None = None
+        self.task: Task[None] | None = None
         self.started = False
         self.silent = False
         self.held = 0
@@ -96,10 +109,21 @@ class ServerExchange:
 
     @property
     def peer(self) -> str:
-        return self.connection.session.peer_name
+        """The caller's address."""
+        session = self.connection.session
+        subject = peer_subject(session.link)
+        return f"{session.peer_name} ({subject})" if subject else session.peer_name
 
     def set_reply_metadata(self, metadata: Metadata) -> None:
-        self.reply_metadata = {**(self.reply_metadata or {}), **metadata}
+        """Send these with the reply."""
+        merged = {**(self.reply_metadata or {}), **metadata}
+        size, limit = len(pack_metadata(merged)), self.connection.session.outbox.limits.max_metadata_bytes
+        if size > limit:
+            raise RpcError(
+                Code.RESOURCE_EXHAUSTED,
+                f"reply metadata of {size:,} bytes is over the {limit:,} that the client accepts",
+            )
+        self.reply_metadata = merged
 
 
 class ServerConnection:
@@ -131,11 +155,25 @@ class ServerConnection:
         self.greeted = False
         self._sent_away = False
         self.idle_since = self._loop.time()
-        self.session = Session(scratch, settings, load.budget, on_open=lambda: on_open(self), on_lost=self._lost)
+        self.session = Session(
+            scratch, settings, load.budget, on_open=lambda: on_open(self), on_lost=self._lost
+        )
+        self._max_streams = settings.max_streams
+        self._unkept = self.session.refused
         unexpected = self._unexpected
         self.session.handle(
-            [self._hello, self._request, unexpected, self._items, self._credit, self._reset, unexpected, unexpected,
-             self._goaway, unexpected]  # fmt: skip
+            [
+                self._hello,
+                self._request,
+                unexpected,
+                self._items,
+                self._credit,
+                self._reset,
+                unexpected,
+                unexpected,
+                self._goaway,
+                unexpected,
+            ]
         )
 
     @property
@@ -148,9 +186,15 @@ class ServerConnection:
         self.session.link.write(self._table.hello.pack())
         self.session.fail(Code.RESOURCE_EXHAUSTED, reason)
 
+    def cut_off(self, reason: str) -> None:
+        """Close the link and cancel what runs."""
+        self.session.close(reason)
+        for stream, exchange in list(self._exchanges.items()):
+            self._cancel(exchange, stream)
+
     def send_away(self, reason: str) -> None:
         """Ask the client to make its next calls elsewhere; it closes the link when its last call has ended."""
-        if not self._sent_away:
+        if self.greeted and not self._sent_away:  # nothing goes before HELLO; see _hello
             self._sent_away = True
             self.session.go_away(Code.UNAVAILABLE, reason)
 
@@ -169,33 +213,40 @@ class ServerConnection:
         exchanges, load = self._exchanges, self._load
         if stream in exchanges:
             raise ProtocolError(f"stream {stream} is in use; stream ids only go up")
-        metadata = b""
+        metadata, exchange = b"", None
         try:
             if flags & METADATA:
                 metadata, body = split_metadata(body, self.session.settings.max_metadata_bytes)
             entry = self._find(method, metadata)
-            if load.running >= load.max_running or len(exchanges) >= self.session.settings.max_streams:
+            if load.running >= load.max_running or len(exchanges) >= self._max_streams:
                 self._refuse_load()
-            exchange = ServerExchange(self, entry.codec, self._loop.time() + seconds_of(extra) if extra else math.inf)
-            if len(body) >= _HELD_BYTES or self.session.refused:
+            codec = entry.codec
+            exchange = ServerExchange(
+                self, codec, self._loop.time() + extra / TICKS_PER_S if extra else math.inf
+            )
+            if len(body) >= _HELD_BYTES or self._unkept:
                 self._hold(exchange, stream, len(body))
-            arguments = self._decode(entry.codec, body)
+            try:
+                arguments = codec.arguments.decode(body)
+            except Exception as error:
+                raise self._misfit(codec, error, body) from None
         except RpcError as error:
             load.refused += 1
+            if exchange is not None and exchange.held:
+                load.budget.give(exchange.held)
+            self._unkept.discard(stream)
             if not flags & ONEWAY:
                 self.session.outbox.send(REPLY, END | ERROR | REFUSED, 0, stream, 0, pack_error(error))
             return
-        codec = entry.codec
-        spec = codec.spec
-        if spec.kind is not CallKind.UNARY:
+        if not codec.is_unary:
             arguments = self._open_streams(exchange, codec, stream, flags, arguments)
-        call = Call(spec, arguments, exchange.deadline, metadata, None, exchange)
+        call = Call(codec.spec, arguments, exchange.deadline, metadata, None, exchange)
         exchanges[stream] = exchange
         load.running += 1
         if exchange.deadline < self._deadlines.next_look:
             self._deadlines.watch(exchange.deadline)
         enter_call(call)
-        exchange.task = start_task(self._loop, self._run(exchange, entry, call, stream, flags & ONEWAY))
+        exchange.task = start_task(self._run(exchange, entry, call, stream, flags & ONEWAY), self._loop)
 
     def _items(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         exchange = self._exchanges.get(stream)
@@ -204,11 +255,17 @@ class ServerConnection:
         receiver, codec = exchange.receiver, exchange.codec
         if extra or len(body):
             cost = receiver.admit(len(body), extra)
+            if stream in self._unkept:
+                self._unkept.discard(stream)
+                receiver.end(self._no_memory())
+                return
             try:
                 items = codec.items_in.decode(body)  # type: ignore[union-attr]  # a receiver implies items
             except Exception as error:
                 problem = codec.items_in.decoding_error(error, body)  # type: ignore[union-attr]
-                receiver.end(RpcError(Code.INVALID_ARGUMENT, f"{codec.spec.path}: an item does not fit: {problem}"))
+                receiver.end(
+                    RpcError(Code.INVALID_ARGUMENT, f"{codec.spec.path}: an item does not fit: {problem}")
+                )
                 return
             receiver.arrive(items, cost)
         if flags & END:
@@ -249,31 +306,47 @@ class ServerConnection:
 
     def _refuse_load(self) -> None:
         load, limit = self._load, self.session.settings.max_streams
-        what = f"{load.max_running:,} handlers run on this server" if load.running >= load.max_running else f"{limit:,} calls are open on this connection"
-        raise RpcError(Code.RESOURCE_EXHAUSTED, f"{what}, which is its limit; try again later or another server", executed=False)
-
-    def _hold(self, exchange: ServerExchange, stream: int, size: int) -> None:
-        budget = self._load.budget
-        if stream in self.session.refused:
-            self.session.refused.discard(stream)
-        elif budget.take(size):
-            exchange.held = size
-            return
+        what = (
+            f"{load.max_running:,} handlers run on this server"
+            if load.running >= load.max_running
+            else f"{limit:,} calls are open on this connection"
+        )
         raise RpcError(
             Code.RESOURCE_EXHAUSTED,
-            f"large messages hold {budget.used:,} of the {budget.limit:,} bytes this server gives them; try again later",
+            f"{what}, which is its limit; try again later or another server",
             executed=False,
         )
 
-    def _decode(self, codec: MethodCodec, body: bytes | memoryview) -> tuple[Any, ...]:
-        try:
-            return codec.arguments.decode(body)  # type: ignore[no-any-return]  # an arguments plan gives a tuple
-        except Exception as error:
-            problem = codec.arguments.decoding_error(error, body)
-            raise RpcError(Code.INVALID_ARGUMENT, f"{codec.spec.path}: {problem}", executed=False) from None
+    def _hold(self, exchange: ServerExchange, stream: int, size: int) -> None:
+        budget = self._load.budget
+        if stream in self._unkept:
+            self._unkept.discard(stream)
+        elif budget.take(size):
+            exchange.held = size
+            return
+        raise self._no_memory()
+
+    def _no_memory(self) -> RpcError:
+        budget = self._load.budget
+        return RpcError(
+            Code.RESOURCE_EXHAUSTED,
+            f"large messages hold {budget.used:,} of the {budget.limit:,} bytes this server gives them; "
+            "try again later",
+            executed=False,
+        )
+
+    @staticmethod
+    def _misfit(codec: MethodCodec, error: Exception, body: bytes | memoryview) -> RpcError:
+        problem = codec.arguments.decoding_error(error, body)
+        return RpcError(Code.INVALID_ARGUMENT, f"{codec.spec.path}: {problem}", executed=False)
 
     def _open_streams(
-        self, exchange: ServerExchange, codec: MethodCodec, stream: int, flags: int, arguments: tuple[Any, ...]
+        self,
+        exchange: ServerExchange,
+        codec: MethodCodec,
+        stream: int,
+        flags: int,
+        arguments: tuple[Any, ...],
     ) -> tuple[Any, ...]:
         outbox = self.session.outbox
         if codec.items_out is not None:
@@ -290,10 +363,13 @@ class ServerConnection:
             receiver.end()
         return codec.with_stream(arguments, receiver.items())
 
-    async def _run(self, exchange: ServerExchange, entry: Entry, call: Call, stream: int, oneway: int) -> None:
+    async def _run(
+        self, exchange: ServerExchange, entry: Entry, call: Call, stream: int, oneway: int
+    ) -> None:
         exchange.started = True
         codec = entry.codec
-        flags, body = END, b""
+        flags = END
+        body: Encoded = b""
         try:
             result = await entry.handler(call)
             if exchange.sender is not None:
@@ -303,7 +379,9 @@ class ServerConnection:
                     body = codec.result.encode(result)
                 except Exception as error:
                     problem = codec.result.encoding_error(error, result)
-                    raise RpcError(Code.INTERNAL, f"{codec.spec.path}: the result cannot travel: {problem}") from error
+                    raise RpcError(
+                        Code.INTERNAL, f"{codec.spec.path}: the result cannot travel: {problem}"
+                    ) from error
                 if not isinstance(body, bytes) or len(body) > self.session.outbox.limits.max_frame_bytes:
                     self._check_size(codec, body)
         except BaseException as error:
@@ -313,15 +391,38 @@ class ServerConnection:
         finally:
             self._finish(exchange, stream)
             if not oneway and not exchange.silent:
-                if exchange.reply_metadata:
-                    flags |= METADATA
-                    head = with_metadata(pack_metadata(exchange.reply_metadata), b"")
-                    body = head + body if isinstance(body, bytes) else [head, *body]
-                self.session.outbox.send(REPLY, flags, 0, stream, 0, body)
+                if flags & ERROR or exchange.reply_metadata:
+                    self._send_unusual(exchange, stream, flags, body)
+                else:
+                    self.session.outbox.send(REPLY, flags, 0, stream, 0, body)
+
+    def _send_unusual(self, exchange: ServerExchange, stream: int, flags: int, body: Encoded) -> None:
+        """Send an error, or a reply with metadata, where the client can take it."""
+        outbox = self.session.outbox
+        if flags & ERROR and outbox.drop(stream):  # amid a large item, whose rest a REPLY would be taken for
+            code = Code.DEADLINE_EXCEEDED if self._loop.time() >= exchange.deadline else Code.CANCELLED
+            outbox.send(RESET, 0, 0, stream, int(code), b"the handler was cancelled while it sent an item")
+            return
+        if exchange.reply_metadata:
+            flags |= METADATA
+            head = with_metadata(pack_metadata(exchange.reply_metadata), b"")
+            body = head + body if isinstance(body, bytes) else [head, *body]
+        size = len(body) if isinstance(body, bytes) else sum(map(len, body))
+        limit = outbox.limits.max_message_bytes
+        if size > limit:
+            flags, what = END | ERROR, f"a reply of {size:,} bytes is over the {limit:,} that the client accepts"
+            body = pack_error(RpcError(Code.RESOURCE_EXHAUSTED, f"{exchange.codec.spec.path}: {what}"))
+        outbox.send(REPLY, flags, 0, stream, 0, body)
 
     def _failure(self, exchange: ServerExchange, codec: MethodCodec, error: BaseException) -> bytes:
         if isinstance(error, asyncio.CancelledError) and self._loop.time() >= exchange.deadline:
-            return pack_error(RpcError(Code.DEADLINE_EXCEEDED, f"{codec.spec.path}: the handler was cancelled at its deadline", executed=True))
+            return pack_error(
+                RpcError(
+                    Code.DEADLINE_EXCEEDED,
+                    f"{codec.spec.path}: the handler was cancelled at its deadline",
+                    executed=True,
+                )
+            )
         return pack_failure(codec, error, dev=self._load.dev)
 
     def _finish(self, exchange: ServerExchange, stream: int) -> None:
@@ -336,7 +437,7 @@ class ServerConnection:
         if not self._exchanges:
             self.idle_since = self._loop.time()
             if self.session.closed:
-                self._on_closed(self)
+                self._end()
 
     def _check_size(self, codec: MethodCodec, body: Any) -> None:
         size = len(body) if isinstance(body, bytes) else sum(len(part) for part in body)
@@ -344,29 +445,33 @@ class ServerConnection:
         if size > limit:
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
-                f"{codec.spec.path}: a result of {size:,} bytes is over the {limit:,} that the client accepts; return a stream, or raise max_message_bytes there",
+                f"{codec.spec.path}: a result of {size:,} bytes is over the {limit:,} that the client accepts; "
+                "return a stream, or raise max_message_bytes there",
             )
 
     # ends
 
-    def _cancel(self, exchange: ServerExchange, stream: int | None = None) -> None:
+    def _cancel(self, exchange: ServerExchange, stream: int) -> None:
         if exchange.task is None:
             return
         exchange.task.cancel()
         if not exchange.started:  # a task cancelled before its first step never runs its own end
-            number = stream if stream is not None else next(k for k, v in self._exchanges.items() if v is exchange)
-            self._finish(exchange, number)
+            self._finish(exchange, stream)
+
+    def _end(self) -> None:
+        self._deadlines.close()
+        self._on_closed(self)
 
     def _lost(self, reason: str, error: BaseException | None) -> None:
-        self._deadlines.close()
-        for exchange in list(self._exchanges.values()):
+        for stream, exchange in list(self._exchanges.items()):
             exchange.silent = True
-            self._cancel(exchange)
+            if not exchange.codec.spec.oneway:  # nobody waits for those, here or elsewhere: they go on
+                self._cancel(exchange, stream)
         if not self._exchanges:
-            self._on_closed(self)
+            self._end()
 
     def _deadlines_of_calls(self) -> list[tuple[int, float]]:
-        return [(stream, exchange.deadline) for stream, exchange in self._exchanges.items()]
+        return [(s, exchange.deadline) for s, exchange in self._exchanges.items() if exchange.deadline > -math.inf]
 
     def _expire(self, stream: int) -> None:
         exchange = self._exchanges[stream]
@@ -376,12 +481,12 @@ class ServerConnection:
 
 if sys.version_info >= (3, 12):
 
-    def start_task(loop: asyncio.AbstractEventLoop, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a handler until it first waits; no trip through the loop when it never does."""
-        return asyncio.Task(run, loop=loop, eager_start=True)
+    def start_task(run: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> Task[None]:
+        """Run a handler at once until it first waits; no trip through the loop when it never does."""
+        return Task(run, loop=loop, eager_start=True)
 
 else:
 
-    def start_task(loop: asyncio.AbstractEventLoop, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return loop.create_task(run)
-
+    def start_task(run: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> Task[None]:
+        """Run a handler at the loop's next turn."""
+        return Task(run, loop=loop)

@@ -1,4 +1,4 @@
-"""What both ends of a connection do alike: read frames from a link, answer pings, notice a dead peer, end with a reason.
+"""What both ends of a connection do alike: read frames, answer pings, notice a dead peer, end with a reason.
 
 The session knows no calls. It hands each frame to the handler of its type, given by the side that owns it.
 """
@@ -26,7 +26,14 @@ logger = logging.getLogger("rpcfw")
 OnFrame = Callable[[int, int, int, int, bytes | memoryview], None]
 """Takes flags, method id, stream id, the last header field and the body of one frame."""
 
+
 _WRITE_HIGH_BYTES = 256 * 1024
+_LINGER_S = 5.0
+"""How long a closed link may take to deliver what was written before."""
+
+
+def _unknown(flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+    raise ProtocolError("a frame of an unknown type came")
 
 
 class Session(asyncio.BufferedProtocol):
@@ -62,9 +69,11 @@ class Session(asyncio.BufferedProtocol):
         self._on_lost = on_lost
         self._handlers: Sequence[OnFrame] = ()
         self._heard = False
+        self._waits_for_reader = False
         self._liveness: Liveness | None = None
         self._ping_guard: PingGuard | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._lingering: asyncio.TimerHandle | None = None
         self._pings = 0
         self._waiting_pongs: dict[int, asyncio.Future[float]] = {}
         self._reason: str | None = None
@@ -77,12 +86,20 @@ class Session(asyncio.BufferedProtocol):
     def handle(self, handlers: Sequence[OnFrame]) -> None:
         """Whom to give the frames to, by type number; PING and PONG are handled here."""
         own: dict[int, OnFrame] = {PING: self._ping, PONG: self._pong}
-        self._handlers = [own.get(kind, handler) for kind, handler in enumerate(handlers)]
+        known = [own.get(kind, handler) for kind, handler in enumerate(handlers)]
+        self._handlers = known + [_unknown] * (256 - len(known))
 
     def keep_alive(self, interval_s: float | None, timeout_s: float) -> None:
         """Ping a silent peer every `interval_s` seconds, give it up `timeout_s` seconds after an unanswered one."""
         self._liveness = Liveness(interval_s or math.inf, timeout_s, self._loop.time())
         self._schedule_look()
+
+    def wait_for_reader(self) -> None:
+        """Read nothing from a peer that does not read: servers only, or both sides would wait for each other.
+
+        Else a client could have replies pile up here without end. Keepalive gives up one that never reads again.
+        """
+        self._waits_for_reader = True
 
     def guard_pings(self, min_interval_s: float) -> None:
         """Send a peer away that pings more often."""
@@ -97,7 +114,7 @@ class Session(asyncio.BufferedProtocol):
         started = self._loop.time()
         self.outbox.send(PING, 0, 0, 0, number)
         try:
-            return await waiter - started
+            return float(await waiter) - started
         finally:
             self._waiting_pongs.pop(number, None)
 
@@ -106,8 +123,7 @@ class Session(asyncio.BufferedProtocol):
         if not self.closed:
             self._reason = self._reason or reason
             self.go_away(code, reason)
-            self.outbox.flush()
-            self.link.close()
+            self._close_link()
             self._lost(None)
 
     def go_away(self, code: Code, reason: str) -> None:
@@ -119,8 +135,7 @@ class Session(asyncio.BufferedProtocol):
         """Write what is queued and close the link."""
         if not self.closed:
             self._reason = self._reason or reason
-            self.outbox.flush()
-            self.link.close()
+            self._close_link()
             self._lost(None)
 
     def abort(self, reason: str) -> None:
@@ -148,6 +163,8 @@ class Session(asyncio.BufferedProtocol):
         self._on_open()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
         self._lost(exc)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -157,9 +174,9 @@ class Session(asyncio.BufferedProtocol):
         self._heard = True
         handlers = self._handlers
         try:
-            for kind, flags, method, stream, extra, body in self._reader.received(nbytes):
-                if kind >= len(handlers):
-                    raise ProtocolError(f"frame type {kind} is unknown")
+            frames = self._reader.received(nbytes)
+            self.outbox.expect(len(frames))
+            for kind, flags, method, stream, extra, body in frames:
                 handlers[kind](flags, method, stream, extra, body)
             if self._reader.error is not None:
                 raise self._reader.error
@@ -172,8 +189,12 @@ class Session(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.outbox.pause()
+        if self._waits_for_reader and not self.link.is_closing():
+            self.link.pause_reading()
 
     def resume_writing(self) -> None:
+        if self._waits_for_reader and not self.link.is_closing():
+            self.link.resume_reading()
         self.outbox.resume()
 
     @property
@@ -188,7 +209,9 @@ class Session(asyncio.BufferedProtocol):
 
     def _ping(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         if self._ping_guard is not None and not self._ping_guard.ping(self._loop.time()):
-            raise ProtocolError(f"too many pings: at most one every {self._ping_guard.min_interval_s:g} s is allowed")
+            raise ProtocolError(
+                f"too many pings: at most one every {self._ping_guard.min_interval_s:g} s is allowed"
+            )
         load = self.load()
         self.outbox.send(PONG, 0, 0, 0, extra, msgpack.packb(load) if load else b"")
 
@@ -223,6 +246,14 @@ class Session(asyncio.BufferedProtocol):
             self._pings = (self._pings + 1) & 0xFFFF_FFFF
             self.outbox.send(PING, 0, 0, 0, self._pings)
         self._schedule_look()
+
+    def _close_link(self) -> None:
+        """Hand what is queued to the link and close it; a peer that does not read holds that up only for a while."""
+        self.outbox.congested = False
+        self.outbox.flush()
+        if self.link.get_write_buffer_size():
+            self._lingering = self._loop.call_later(_LINGER_S, self.link.abort)
+        self.link.close()
 
     def _lost(self, exc: BaseException | None) -> None:
         if self.closed:

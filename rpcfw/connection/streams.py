@@ -10,11 +10,13 @@ from typing import Any
 
 from rpcfw.codec import Plan
 from rpcfw.connection.outbox import Outbox
+from rpcfw.errors import Code, RpcError
 from rpcfw.wire.frames import ITEMS
 from rpcfw.wire.window import ReceiveWindow, SendWindow, cost_of
 
 _BATCH_ITEMS = 64
 _BATCH_BYTES = 32 * 1024
+_ARRAY_HEAD_BYTES = 3
 
 
 class ItemSender:
@@ -24,7 +26,17 @@ class ItemSender:
     when the producer waits for something.
     """
 
-    __slots__ = ("_batch", "_bytes", "_granted", "_loop", "_outbox", "_plan", "_scheduled", "_stream", "_window")
+    __slots__ = (
+        "_batch",
+        "_bytes",
+        "_granted",
+        "_loop",
+        "_outbox",
+        "_plan",
+        "_scheduled",
+        "_stream",
+        "_window",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox, plan: Plan, stream: int) -> None:
         self._loop = loop
@@ -39,10 +51,14 @@ class ItemSender:
 
     async def send_all(self, items: AsyncIterable[Any]) -> None:
         """Send all items. The iterator is closed when this ends, however it ends. Raises what the iterator raises,
-        and MessageError for an item that cannot travel."""
+        and MessageError for an item that cannot travel.
+        """
         window, outbox, encode = self._window, self._outbox, self._plan.encode
         iterator = aiter(items)
+        most = outbox.limits.max_message_bytes - _ARRAY_HEAD_BYTES
         try:
+            if outbox.is_sending(self._stream):  # the request itself is large
+                await outbox.sent(self._stream)
             async for item in iterator:
                 while window.credit <= 0 or outbox.congested:
                     await self._wait()
@@ -50,7 +66,11 @@ class ItemSender:
                     data = encode(item)
                 except Exception as error:
                     raise self._plan.encoding_error(error, item) from error
-                self._batch.append(data if isinstance(data, bytes) else b"".join(data))
+                if not isinstance(data, bytes):
+                    data = b"".join(data)
+                if self._bytes + len(data) > most:
+                    await self._make_room(len(data), most)
+                self._batch.append(data)
                 self._bytes += len(data)
                 if len(self._batch) >= _BATCH_ITEMS or self._bytes >= _BATCH_BYTES:
                     self._flush()
@@ -62,6 +82,9 @@ class ItemSender:
             self._flush()
             if outbox.is_sending(self._stream):
                 await outbox.sent(self._stream)
+        except Exception:
+            self._flush()  # what was yielded before still arrives
+            raise
         finally:
             self._batch.clear()
             close = getattr(iterator, "aclose", None)
@@ -75,6 +98,15 @@ class ItemSender:
             if not self._granted.done():
                 self._granted.set_result(None)
             self._granted = None
+
+    async def _make_room(self, size: int, most: int) -> None:
+        """Send what is there, so that the next item begins a message of its own. Raises RpcError for one that is too large."""
+        if size > most:
+            message = f"a stream item of {size:,} bytes is over the {most + _ARRAY_HEAD_BYTES:,} that the peer accepts; cut it in pieces"
+            raise RpcError(Code.RESOURCE_EXHAUSTED, message)
+        self._flush()
+        if self._outbox.is_sending(self._stream):
+            await self._outbox.sent(self._stream)
 
     async def _wait(self) -> None:
         if self._outbox.congested:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 from rpcfw.call import Call, Handler
@@ -46,9 +46,8 @@ class Retry:
         self._rng = rng or random.Random()
 
     def __call__(self, handler: Handler) -> Handler:
+        """Wrap a handler."""
         async def retry(call: Call) -> Any:
-            if call.method.kind.streams_in:
-                return await handler(call)
             attempt = 1
             while True:
                 try:
@@ -59,7 +58,10 @@ class Retry:
                 attempt += 1
             return self._items(handler, call, result, attempt) if call.method.kind.streams_out else result
 
-        return retry
+        def retry_unless_streamed(call: Call) -> Awaitable[Any]:
+            return handler(call) if call.method.kind.streams_in else retry(call)
+
+        return retry_unless_streamed
 
     async def _items(self, handler: Handler, call: Call, items: Any, attempt: int) -> AsyncIterator[Any]:
         while True:

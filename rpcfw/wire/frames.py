@@ -29,7 +29,18 @@ PING: Final = 6
 PONG: Final = 7
 GOAWAY: Final = 8
 CHUNK: Final = 9
-FRAME_NAMES: Final = ("HELLO", "REQUEST", "REPLY", "ITEMS", "CREDIT", "RESET", "PING", "PONG", "GOAWAY", "CHUNK")
+FRAME_NAMES: Final = (
+    "HELLO",
+    "REQUEST",
+    "REPLY",
+    "ITEMS",
+    "CREDIT",
+    "RESET",
+    "PING",
+    "PONG",
+    "GOAWAY",
+    "CHUNK",
+)
 
 # flags
 END: Final = 0x01
@@ -51,7 +62,7 @@ BY_NAME: Final = 0
 """The method id of a request that names its method in the metadata entry `METHOD_NAME` instead."""
 METHOD_NAME: Final = ":method"
 MAX_STREAM_ID: Final = 0xFFFF_FFFF
-_TICKS_PER_S: Final = 100_000
+TICKS_PER_S: Final = 100_000
 _U32 = struct.Struct("<I")
 
 Frame = tuple[int, int, int, int, int, bytes | memoryview]
@@ -65,12 +76,12 @@ def frame(kind: int, flags: int, method: int, stream: int, extra: int, body: byt
 
 def ticks_of(remaining_s: float) -> int:
     """A remaining time as the header carries it: units of 10 microseconds, rounded down so that no hop adds time."""
-    return 0 if remaining_s == math.inf else max(1, min(int(remaining_s * _TICKS_PER_S), 0xFFFF_FFFF))
+    return 0 if remaining_s == math.inf else max(1, min(int(remaining_s * TICKS_PER_S), 0xFFFF_FFFF))
 
 
 def seconds_of(ticks: int) -> float:
     """The remaining time of a header field; 0 says that there is no deadline."""
-    return ticks / _TICKS_PER_S if ticks else math.inf
+    return ticks / TICKS_PER_S if ticks else math.inf
 
 
 def with_metadata(metadata: bytes, body: bytes) -> bytes:
@@ -79,19 +90,34 @@ def with_metadata(metadata: bytes, body: bytes) -> bytes:
 
 
 def split_metadata(body: bytes | memoryview, limit: int) -> tuple[bytes, bytes | memoryview]:
-    """Metadata and the rest of a body. Raises RpcError RESOURCE_EXHAUSTED beyond `limit`, ProtocolError when cut short."""
+    """Metadata and the rest of a body.
+
+    Raises RpcError RESOURCE_EXHAUSTED beyond `limit`, ProtocolError when it is cut short.
+    """
     if len(body) < 4:
         raise ProtocolError("a frame with the METADATA flag must begin with the four bytes of its length")
     (size,) = _U32.unpack_from(body)
     if size > limit:
-        raise RpcError(Code.RESOURCE_EXHAUSTED, f"metadata of {size:,} bytes is over the limit of {limit:,}", executed=False)
+        raise RpcError(
+            Code.RESOURCE_EXHAUSTED,
+            f"metadata of {size:,} bytes is over the limit of {limit:,}",
+            executed=False,
+        )
     if size > len(body) - 4:
         raise ProtocolError(f"metadata of {size:,} bytes does not fit into a body of {len(body):,}")
     return bytes(body[4 : 4 + size]), body[4 + size :]
 
 
 def pack_error(error: RpcError) -> bytes:
-    """The body of a REPLY with the ERROR flag."""
+    """The body of a REPLY with the ERROR flag. Details that cannot travel are left out, and the message says so."""
+    try:
+        return _pack_error(error)
+    except (TypeError, ValueError, OverflowError, RecursionError) as problem:
+        note = f"{error.message} (its details cannot travel: {problem})"
+        return _pack_error(RpcError(error.code, note.encode(errors="backslashreplace").decode(), executed=error.executed))
+
+
+def _pack_error(error: RpcError) -> bytes:
     fields: dict[str, object] = {"code": int(error.code), "message": error.message}
     if error.details:
         fields["details"] = error.details
@@ -109,9 +135,20 @@ def unpack_error(body: bytes | memoryview) -> RpcError:
         code, message, details = Code(fields["code"]), fields["message"], fields.get("details")
         if not isinstance(message, str) or not isinstance(details, dict | None):
             raise ValueError("its fields are of the wrong types")
-        error = RpcError(code, message, details, origin=Origin.REMOTE, executed=fields.get("executed") is True)
+        error = RpcError(
+            code, message, details, origin=Origin.REMOTE, executed=fields.get("executed") is True
+        )
         trace = fields.get("traceback")
         error.remote_traceback = trace if isinstance(trace, str) else None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, msgpack.UnpackException) as problem:
-        return RpcError(Code.INTERNAL, f"the peer sent an error that cannot be read: {problem}", origin=Origin.CONNECTION)
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        msgpack.UnpackException,
+    ) as problem:
+        return RpcError(
+            Code.INTERNAL, f"the peer sent an error that cannot be read: {problem}", origin=Origin.CONNECTION
+        )
     return error

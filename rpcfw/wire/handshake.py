@@ -74,10 +74,21 @@ class Hello:
             fields = msgpack.unpackb(body, max_map_len=10_000, max_array_len=16)
             version = fields["version"]
             if version != VERSION:
-                raise ProtocolError(f"the peer speaks version {version!r} of the protocol; this side speaks {VERSION}")
-            settings = Settings(**{field.name: _size(fields, field.name) for field in dataclasses.fields(Settings)})
+                raise ProtocolError(
+                    f"the peer speaks version {version!r} of the protocol; this side speaks {VERSION}"
+                )
+            settings = Settings(
+                **{field.name: _size(fields, field.name) for field in dataclasses.fields(Settings)}
+            )
             services = {name: _service(entry) for name, entry in fields.get("services", {}).items()}
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, msgpack.UnpackException) as error:
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+            msgpack.UnpackException,
+        ) as error:
             raise ProtocolError(f"the handshake cannot be read: {type(error).__name__} {error}") from None
         return cls(settings, services)
 
@@ -91,5 +102,8 @@ def _size(fields: dict[str, Any], name: str) -> int:
 
 def _service(entry: Any) -> tuple[str, dict[str, MethodEntry]]:
     version, methods = entry
-    listed = {str(name): MethodEntry(int(number), str(fingerprint)) for name, (number, fingerprint) in methods.items()}
+    listed = {
+        str(name): MethodEntry(int(number), str(fingerprint))
+        for name, (number, fingerprint) in methods.items()
+    }
     return str(version), listed

@@ -7,7 +7,7 @@ it. After h11's reader; the right-sized buffers avoid the copies that facts abou
 from __future__ import annotations
 
 from rpcfw.errors import ProtocolError
-from rpcfw.wire.frames import CHUNK, FRAME_NAMES, HEADER, HEADER_BYTES, HELLO, MAGIC, Frame
+from rpcfw.wire.frames import CHUNK, CREDIT, FRAME_NAMES, HEADER, HEADER_BYTES, HELLO, MAGIC, RESET, Frame
 
 SCRATCH_BYTES = 64 * 1024
 _PEEK_BYTES = 4096
@@ -122,7 +122,7 @@ class FrameReader:
         """Take bytes from anywhere, for tests and datagrams: `target` and `received` until all are taken."""
         frames: list[Frame] = []
         view = memoryview(data)
-        while len(view) and self.error is None:
+        while view and self.error is None:
             target = self.target()
             size = min(len(target), len(view))
             target[:size] = view[:size]
@@ -145,12 +145,14 @@ class FrameReader:
     def _split(self, data: bytes, frames: list[Frame]) -> None:
         position, size, unpack = 0, len(data), HEADER.unpack_from
         limit, assemblies = self.max_frame_bytes, self._assemblies
+        if not self._greeted and size >= HEADER_BYTES:
+            self._greet(data)
         while size - position >= HEADER_BYTES:
             length, kind, flags, method, stream, extra = unpack(data, position)
-            if not self._greeted:
-                self._greet(length, kind, extra, data)
             if length > limit:
-                raise ProtocolError(f"a frame of {length:,} bytes is over the limit of {limit:,}; send larger messages in chunks")
+                raise ProtocolError(
+                    f"a frame of {length:,} bytes is over the limit of {limit:,}; send larger messages in chunks"
+                )
             start = position + HEADER_BYTES
             end = start + length
             if end > size and length >= _DIRECT_BYTES:
@@ -158,7 +160,7 @@ class FrameReader:
                 return
             if end > size:
                 break
-            if kind == CHUNK or (assemblies and stream in assemblies):
+            if kind == CHUNK or (assemblies and stream in assemblies and self._is_of_message(kind, stream)):
                 header = (length, kind, flags, method, stream, extra)
                 self._destination(header)[:] = data[start:end]
                 self._complete(header, frames)
@@ -167,10 +169,18 @@ class FrameReader:
             position = end
         self._rest = data[position:]
 
-    def _greet(self, length: int, kind: int, extra: int, data: bytes) -> None:
+    def _greet(self, data: bytes) -> None:
+        _, kind, _, _, _, extra = HEADER.unpack_from(data)
         if kind != HELLO or extra != MAGIC:
             raise ProtocolError(f"the peer does not speak rpcfw: its first bytes are {data[:16]!r}")
         self._greeted = True
+
+    def _is_of_message(self, kind: int, stream: int) -> bool:
+        """Whether a frame belongs to the message that is on its way in its stream. CREDIT is about the other way; RESET
+        gives the message up."""
+        if kind == RESET:
+            self.drop(stream)
+        return kind not in (CREDIT, RESET)
 
     def _begin_direct(self, header: tuple[int, int, int, int, int, int], first: bytes) -> None:
         self._rest = b""
@@ -200,14 +210,18 @@ class FrameReader:
         left = assembly.total - assembly.filled
         if (length >= left) if kind == CHUNK else (length != left):
             name = FRAME_NAMES[kind] if kind < len(FRAME_NAMES) else str(kind)
-            raise ProtocolError(f"stream {stream}: a {name} of {length:,} bytes where {left:,} bytes of the message were left")
+            raise ProtocolError(
+                f"stream {stream}: a {name} of {length:,} bytes where {left:,} bytes of the message were left"
+            )
         if assembly.view is None:
             return memoryview(bytearray(length))
         return assembly.view[assembly.filled : assembly.filled + length]
 
     def _begin_assembly(self, stream: int, total: int) -> Assembly:
         if total > self.max_message_bytes:
-            raise ProtocolError(f"stream {stream}: a message of {total:,} bytes is over the limit of {self.max_message_bytes:,}")
+            raise ProtocolError(
+                f"stream {stream}: a message of {total:,} bytes is over the limit of {self.max_message_bytes:,}"
+            )
         if len(self._assemblies) >= self.max_assemblies:
             raise ProtocolError(f"more than {self.max_assemblies} chunked messages at a time")
         assembly = self._assemblies[stream] = Assembly(total, kept=self.budget.take(total))
@@ -223,4 +237,6 @@ class FrameReader:
             self.drop(stream)
             if assembly.view is None:
                 self.refused.add(stream)
-            frames.append((kind, flags, method, stream, extra, b"" if assembly.view is None else assembly.view))
+            frames.append(
+                (kind, flags, method, stream, extra, b"" if assembly.view is None else assembly.view)
+            )

@@ -30,7 +30,9 @@ class SendWindow:
         """Take a CREDIT frame. Raises ProtocolError for an empty or an absurd grant."""
         self.credit += credit
         if credit == 0 or self.credit > MAX_CREDIT:
-            raise ProtocolError(f"a credit of {credit:,} brings the window to {self.credit:,}; at most {MAX_CREDIT:,} is allowed")
+            raise ProtocolError(
+                f"a credit of {credit:,} brings the window to {self.credit:,}; at most {MAX_CREDIT:,} is allowed"
+            )
 
 
 class ReceiveWindow:
@@ -46,7 +48,9 @@ class ReceiveWindow:
     def arrive(self, cost: int) -> None:
         """A batch came. Raises ProtocolError when the peer had no credit left."""
         if self.credit <= 0:
-            raise ProtocolError(f"{cost:,} bytes of items arrived without credit; the window is {self.size:,}")
+            raise ProtocolError(
+                f"{cost:,} bytes of items arrived without credit; the window is {self.size:,}"
+            )
         self.credit -= cost
 
     def consume(self, cost: int) -> int:
