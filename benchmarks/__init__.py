@@ -1,0 +1,1 @@
+"""Speed, measured as ratios to the machine's own limits in the same run."""
