@@ -15,10 +15,12 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from rpcfw.call import Call, Handler, Metadata, check_timeout, pack_metadata, serving
 from rpcfw.errors import Code, RpcError
-from rpcfw.interface import REQUIRED, MethodSpec, ServiceSpec, spec_of
+from rpcfw.interface import REQUIRED, CallKind, MethodSpec, ServiceSpec, spec_of
 
 T = TypeVar("T")
 S = TypeVar("S")
+_FOREVER = math.inf
+_UNARY = CallKind.UNARY
 
 
 class Caller(Protocol):
@@ -48,6 +50,7 @@ class Stub:
         self._client = client
         self._handler = client.handler
         self._loop: AbstractEventLoop | None = None
+        self._default_timeout_s = client.timeout_s
         self._timeout_s: float | None = None
         self._metadata = b""
         self._reply_metadata: dict[str, str | bytes] | None = None
@@ -78,32 +81,29 @@ class Stub:
 
     def _call(self, method: MethodSpec, arguments: tuple[Any, ...]) -> Awaitable[T]:  # pyright: ignore[reportInvalidTypeVarUse]
         """Make a call whose reply is one value, of the type that the generated method declares."""
+        loop = get_running_loop()
+        if loop is not self._loop:
+            self._loop = self._client.attach()
         timeout_s = self._timeout_s or method.timeout_s
-        if timeout_s is None and not method.kind.streams_in:
-            timeout_s = self._client.timeout_s
-        return self._handler(self._make(method, arguments, timeout_s))
+        if timeout_s is None and method.kind is _UNARY:
+            timeout_s = self._default_timeout_s
+        deadline = _FOREVER if timeout_s is None else loop.time() + timeout_s
+        origin = serving()
+        if origin is not None and origin.deadline < deadline:
+            deadline = origin.deadline
+        return self._handler(Call(method, arguments, deadline, self._metadata, self._reply_metadata))
 
     def _stream(self, method: MethodSpec, arguments: tuple[Any, ...]) -> AsyncIterator[T]:  # pyright: ignore[reportInvalidTypeVarUse]
         """Make a call whose reply is a stream. The call begins when the stream is first asked for an item."""
         return self._items(method, arguments)
 
     async def _items(self, method: MethodSpec, arguments: tuple[Any, ...]) -> AsyncIterator[Any]:
-        items = await self._handler(self._make(method, arguments, self._timeout_s or method.timeout_s))
+        items: Any = await self._call(method, arguments)
         try:
             async for item in items:
                 yield item
         finally:
             await items.aclose()
-
-    def _make(self, method: MethodSpec, arguments: tuple[Any, ...], timeout_s: float | None) -> Call:
-        loop = get_running_loop()
-        if loop is not self._loop:
-            self._loop = self._client.attach()
-        deadline = math.inf if timeout_s is None else loop.time() + timeout_s
-        origin = serving()
-        if origin is not None and origin.deadline < deadline:
-            deadline = origin.deadline
-        return Call(method, arguments, deadline, self._metadata, self._reply_metadata)
 
 
 def make_stub(interface: Callable[..., S], client: Caller) -> S:
@@ -126,12 +126,11 @@ def _stub_class(interface: type) -> type[Stub]:
 
 
 def _method(method: MethodSpec) -> Callable[..., Any]:
-    positional = len([p for p in method.parameters if not p.keyword_only])
-    count = len(method.parameters)
+    as_given = -1 if any(p.keyword_only for p in method.parameters) else len(method.parameters)
     make = Stub._stream if method.kind.streams_out else Stub._call
 
     def call(self: Stub, *arguments: Any, **named: Any) -> Any:
-        if named or len(arguments) != count or count != positional:
+        if named or len(arguments) != as_given:
             arguments = bind_arguments(method, arguments, named)
         return make(self, method, arguments)
 

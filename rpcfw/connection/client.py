@@ -45,6 +45,7 @@ logger = logging.getLogger("rpcfw")
 
 _DESCRIBE = spec_of(Reflection).methods["describe"]
 _DESCRIBE_TIMEOUT_S = 5.0
+_FOREVER = math.inf
 _SMALL_BYTES = 1024
 """Messages up to this size fit any peer's limits and are not looked at further."""
 
@@ -155,8 +156,9 @@ class ClientConnection:
             flags |= METADATA
             head = with_metadata(call.metadata_bytes, b"")
             body = head + body if isinstance(body, bytes) else [head, *body]
-        if call.deadline != math.inf:
-            extra = int((call.deadline - self._loop.time()) * TICKS_PER_S)
+        deadline = call.deadline
+        if deadline != _FOREVER:
+            extra = int((deadline - self._loop.time()) * TICKS_PER_S)
             if extra <= 0:
                 raise RpcError(
                     Code.DEADLINE_EXCEEDED,
@@ -180,8 +182,8 @@ class ClientConnection:
             return await self._streaming_call(call, codec, stream, (flags, method, extra), body)
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending[stream] = (future, codec, call)
-        if call.deadline < self._deadlines.next_look:
-            self._deadlines.watch(call.deadline)
+        if deadline < self._deadlines.next_look:
+            self._deadlines.watch(deadline)
         outbox.send(REQUEST, flags, method, stream, extra, body)
         try:
             return await future
