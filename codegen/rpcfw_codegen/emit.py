@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from rpcfw.interface.declare import RESERVED
 from rpcfw.interface.spec import MethodSpec
 from rpcfw_codegen.classes import Constants, ServiceClasses
 from rpcfw_codegen.discover import Interface
@@ -16,9 +17,6 @@ from rpcfw_codegen.errors import CodegenError
 from rpcfw_codegen.layout import Atom, Bracket, Layout, subscript
 from rpcfw_codegen.names import Names, Place, export_order
 from rpcfw_codegen.whereabouts import is_called_so
-
-RESERVED: Final = ("service", "with_options")
-"""The public names of the runtime's base classes, which a method would hide."""
 
 
 def module_text(interfaces: Sequence[Interface], command: str, place: Place, layout: Layout) -> str:
@@ -112,7 +110,7 @@ def class_names(interface: Interface) -> list[str]:
 
 
 def check_class_names(interfaces: Sequence[Interface]) -> None:
-    """Raise CodegenError if two interfaces of a module would give one class name, or a method takes a name of stubs."""
+    """Raise CodegenError if two interfaces of a module would give one class name."""
     owners: dict[str, Interface] = {}
     for interface in interfaces:
         for name in class_names(interface):
@@ -121,11 +119,4 @@ def check_class_names(interfaces: Sequence[Interface]) -> None:
                 raise CodegenError(
                     f"{interface.module}: {other.qualname} and {interface.qualname} would both give a class {name}; "
                     "rename one of them"
-                )
-        for method in interface.spec.methods.values():
-            if method.attribute in RESERVED:
-                raise CodegenError(
-                    f"{interface.module}.{interface.qualname}.{method.attribute}: every stub has {method.attribute!r} "
-                    "already; rename the method, and keep its name on the wire by "
-                    f"@rpcfw.method(name={method.name!r})"
                 )

@@ -32,6 +32,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]*")
+RESERVED = ("service", "with_options")
+"""What every stub has for itself, so that no remote method can be called so."""
 _ANCESTORS: tuple[Any, ...] = (object, abc.ABC, typing.Generic, typing.Protocol)
 
 
@@ -149,6 +151,11 @@ def _declare(cls: C, name: Any, version: Any, frame: FrameType) -> C:
     schemas: dict[str, Any] = {}
     for declared in _declarations(cls, namespace):
         spec = read_method(name, declared)
+        if declared.attribute in RESERVED:
+            raise declared.fault(
+                f"every stub has {declared.attribute!r} for itself; rename the method, and keep its name on the wire "
+                f"with @rpcfw.method(name={declared.attribute!r})"
+            )
         if spec.name in methods:
             raise declared.fault(
                 f"the name {spec.name!r} is already that of {methods[spec.name].attribute}; give one another with name="

@@ -122,8 +122,9 @@ def _parameter(declared: Declaration, parameter: inspect.Parameter, hints: dict[
         )
     if name not in hints:
         raise declared.fault("the annotation is missing; write its type, as in `order_id: int`", name)
-    hint = _bare(hints[name])
-    origin = get_origin(hint) or hint
+    hint = hints[name]
+    bare = _bare(hint)
+    origin = get_origin(bare) or bare
     default = REQUIRED if parameter.default is parameter.empty else parameter.default
     is_stream = origin in _STREAM_PARAMETERS
     if origin is collections.abc.AsyncGenerator:
@@ -131,7 +132,7 @@ def _parameter(declared: Declaration, parameter: inspect.Parameter, hints: dict[
     if is_stream:
         if default is not REQUIRED:
             raise declared.fault(f"a stream cannot have the default {default!r}; remove it", name)
-        hint = _item(declared, hint, name)
+        hint = _item(declared, bare, name)
     return Parameter(name, hint, default, is_stream, parameter.kind is parameter.KEYWORD_ONLY)
 
 
@@ -142,7 +143,7 @@ def _result(declared: Declaration, hints: dict[str, Any]) -> tuple[bool, Any]:
         )
     hint = _bare(hints["return"])
     if (get_origin(hint) or hint) not in _STREAM_RESULTS:
-        return False, hint
+        return False, hints["return"]
     if get_origin(hint) is collections.abc.AsyncGenerator and get_args(hint)[1:] not in (
         (),
         (None,),

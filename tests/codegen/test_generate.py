@@ -395,14 +395,6 @@ def test_an_interface_inside_a_function_is_refused_with_its_name(project: Projec
             """,
             "A.X and B.X would both give a class XStub",
         ),
-        (
-            """
-            @rpcfw.service
-            class Bad(Protocol):
-                async def service(self) -> int: ...
-            """,
-            "contract.Bad.service: every stub has 'service' already; rename the method",
-        ),
     ],
 )
 def test_what_cannot_be_generated_is_told_with_its_mend(project: Project, body: str, message: str) -> None:
@@ -532,7 +524,7 @@ def test_two_interfaces_of_one_name_in_a_package_are_refused(project: Project) -
 
 def test_the_reserved_names_are_the_public_ones_of_the_runtime() -> None:
     import rpcfw
-    from rpcfw_codegen.emit import RESERVED
+    from rpcfw.interface.declare import RESERVED
 
     bases = (rpcfw.Stub, rpcfw.BlockingStub, rpcfw.Skeleton)
     names = {

@@ -917,3 +917,13 @@ def test_a_class_that_was_refused_is_not_a_service() -> None:
         service(Shop)
     with pytest.raises(InterfaceError, match="is not a service"):
         spec_of(Shop)
+
+
+@pytest.mark.parametrize("name", ["service", "with_options"])
+def test_a_method_may_not_have_the_name_of_what_every_stub_has(declare: Declare, name: str) -> None:
+    with pytest.raises(InterfaceError, match=rf"every stub has '{name}' for itself; rename the method"):
+        declare(f"""
+        @service
+        class Shop:
+            async def {name}(self) -> int: ...
+        """)
