@@ -150,7 +150,8 @@ class ClientConnection:
         if outbox.congested:
             await self._until_ready(call)
         if self.draining:
-            raise self._unavailable(f"the connection to {self.peer} is closing", executed=False)
+            why = f": {self.farewell}" if self.farewell else ""
+            raise self._unavailable(f"the connection to {self.peer} is closing{why}", executed=False)
         flags, extra = END, 0
         if call.metadata_bytes:
             flags |= METADATA
@@ -305,6 +306,7 @@ class ClientConnection:
     def _reply(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         pending = self._pending.pop(stream, None)
         if pending is None:
+            self._unkept.discard(stream)
             return None  # the caller has given up
         future, codec, call = pending
         if future.done():
@@ -316,7 +318,14 @@ class ClientConnection:
             return self._ended()
         if flags != END:
             if flags & METADATA:
-                body = self._take_metadata(call, body)
+                try:
+                    body = self._take_metadata(call, body)
+                except RpcError as error:
+                    message = f"{codec.spec.path}: the metadata of the reply cannot be read: {error.message}"
+                    future.set_exception(
+                        RpcError(Code.INTERNAL, message, origin=Origin.CONNECTION, executed=True)
+                    )
+                    return self._ended()
             if flags & ERROR:
                 future.set_exception(unpack_failure(codec, body, refused=bool(flags & REFUSED)))
                 return self._ended()
@@ -375,6 +384,8 @@ class ClientConnection:
                 )
             )
             return
+        if len(items) != extra:
+            raise ProtocolError(f"stream {stream}: a batch of {len(items):,} items says that it has {extra:,}")
         receiver.arrive(items, cost)
 
     def _credit(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
@@ -383,7 +394,6 @@ class ClientConnection:
             sender.grant(extra)
 
     def _reset(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
-        self.session.drop_assembly(stream)
         pending = self._pending.pop(stream, None)
         if pending is not None and not pending[0].done():
             code = Code(extra) if extra in Code._value2member_map_ else Code.INTERNAL
@@ -449,12 +459,9 @@ class ClientConnection:
             self.session.outbox.send(RESET, 0, 0, stream, int(code))
 
     def _take_metadata(self, call: Call, body: bytes | memoryview) -> bytes | memoryview:
-        try:
-            metadata, body = split_metadata(body, self.session.settings.max_metadata_bytes)
-            if call.reply_metadata is not None:
-                call.reply_metadata.update(unpack_metadata(metadata))
-        except RpcError as error:
-            raise ProtocolError(error.message) from None
+        metadata, body = split_metadata(body, self.session.settings.max_metadata_bytes)
+        if call.reply_metadata is not None:
+            call.reply_metadata.update(unpack_metadata(metadata))
         return body
 
     async def _bind(self, spec: MethodSpec) -> tuple[int, MethodCodec]:
@@ -481,7 +488,7 @@ class ClientConnection:
                 executed=False,
             )
         entry = methods[spec.name]
-        if entry.fingerprint != spec.fingerprint:
+        if entry.fingerprint != spec.fingerprint and spec is not _DESCRIBE:
             await self._check_drift(spec)
         bound = self._methods[spec] = (entry.id, codec_of(spec))
         return bound
@@ -489,9 +496,17 @@ class ClientConnection:
     async def _check_drift(self, spec: MethodSpec) -> None:
         """The two sides' interfaces differ: fine where the difference is compatible, else told here by name."""
         schema = await self.call(Call(_DESCRIBE, (spec.service,), self._loop.time() + _DESCRIBE_TIMEOUT_S))
-        theirs = {**schema, "methods": {spec.name: schema["methods"][spec.name]}}
-        ours = service_schema(ServiceSpec(spec.service, schema["version"], {spec.name: spec}, object))
-        changes = compare(theirs, ours)
+        try:
+            theirs = {**schema, "methods": {spec.name: schema["methods"][spec.name]}}
+            ours = service_schema(ServiceSpec(spec.service, schema["version"], {spec.name: spec}, object))
+            changes = compare(theirs, ours)
+        except Exception as error:  # what a peer says of itself may be anything
+            raise RpcError(
+                Code.FAILED_PRECONDITION,
+                f"{spec.path} differs at {self.peer}, whose description of it cannot be read: "
+                f"{type(error).__name__} {error}",
+                executed=False,
+            ) from error
         breaking = [change.message for change in changes if change.breaking]
         if breaking:
             raise RpcError(

@@ -171,7 +171,6 @@ class DatagramServer(asyncio.DatagramProtocol):
             ) from None
         call = Call(entry.codec.spec, arguments, deadline, metadata, None, _Sender(addr))
         load.running += 1
-        enter_call(call)
         task = start_task(self._run(entry, call), loop)
         self.tasks.add(task)
         task.add_done_callback(self._ended)
@@ -183,6 +182,7 @@ class DatagramServer(asyncio.DatagramProtocol):
 
     @staticmethod
     async def _run(entry: Entry, call: Call) -> None:
+        enter_call(call)
         try:
             async with asyncio.timeout_at(call.deadline if call.deadline != math.inf else None):
                 await entry.handler(call)

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
 
 from rpcfw.codec import Buffer, Encoded
+from rpcfw.transport import Link, vectored_write
 from rpcfw.wire.frames import CHUNK, HEADER
 from rpcfw.wire.handshake import Settings
 
-if TYPE_CHECKING:
-    from rpcfw.transport import Link
 
 _MAX_BATCH = 32
 _COPIED_BYTES = 16 * 1024
@@ -61,11 +59,12 @@ class Outbox:
     """
 
     __slots__ = ("_batch", "_bulk", "_bulk_of", "_closed", "_link", "_loop", "_pumping", "_queue", "_resumed",
-                 "_scheduled", "_sent", "_vectored", "congested", "limits")  # fmt: skip
+                 "_scheduled", "_sent", "_vectored", "_write_parts", "congested", "limits")  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, link: Link, limits: Settings) -> None:
         self._loop = loop
         self._link = link
+        self._write_parts = vectored_write(link)
         self.limits = limits
         self._queue: list[Buffer] = []
         self._sent = 0
@@ -109,7 +108,7 @@ class Outbox:
         queue, self._queue = self._queue, []
         if self._vectored:
             self._vectored = False
-            self._link.writelines(queue)
+            self._write_parts(queue)
         else:
             self._link.write(b"".join(queue) if len(queue) > 1 else queue[0])
 
@@ -210,11 +209,11 @@ class Outbox:
         if bulk.size <= limit:
             del self._bulk_of[stream]
             header = HEADER.pack(bulk.size, kind, flags, method, stream, extra)
-            self._link.writelines([header, *bulk.take(bulk.size)])
+            self._write_parts([header, *bulk.take(bulk.size)])
             self._finish(bulk)
             return
         bulk.started = True
-        self._link.writelines([HEADER.pack(limit, CHUNK, 0, 0, stream, bulk.total), *bulk.take(limit)])
+        self._write_parts([HEADER.pack(limit, CHUNK, 0, 0, stream, bulk.total), *bulk.take(limit)])
         self._bulk.insert(min(self.limits.max_assemblies - 1, len(self._bulk)), bulk)
 
     def _release(self) -> None:

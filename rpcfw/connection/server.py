@@ -215,6 +215,8 @@ class ServerConnection:
             raise ProtocolError(f"stream {stream} is in use; stream ids only go up")
         metadata, exchange = b"", None
         try:
+            if self._unkept and stream in self._unkept:
+                raise self._no_memory()
             if flags & METADATA:
                 metadata, body = split_metadata(body, self.session.settings.max_metadata_bytes)
             entry = self._find(method, metadata)
@@ -224,8 +226,8 @@ class ServerConnection:
             exchange = ServerExchange(
                 self, codec, self._loop.time() + extra / TICKS_PER_S if extra else math.inf
             )
-            if len(body) >= _HELD_BYTES or self._unkept:
-                self._hold(exchange, stream, len(body))
+            if len(body) >= _HELD_BYTES:
+                self._hold(exchange, len(body))
             try:
                 arguments = codec.arguments.decode(body)
             except Exception as error:
@@ -245,12 +247,12 @@ class ServerConnection:
         load.running += 1
         if exchange.deadline < self._deadlines.next_look:
             self._deadlines.watch(exchange.deadline)
-        enter_call(call)
         exchange.task = start_task(self._run(exchange, entry, call, stream, flags & ONEWAY), self._loop)
 
     def _items(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         exchange = self._exchanges.get(stream)
         if exchange is None or exchange.receiver is None:
+            self._unkept.discard(stream)
             return  # the handler has ended or did not ask for a stream
         receiver, codec = exchange.receiver, exchange.codec
         if extra or len(body):
@@ -267,6 +269,8 @@ class ServerConnection:
                     RpcError(Code.INVALID_ARGUMENT, f"{codec.spec.path}: an item does not fit: {problem}")
                 )
                 return
+            if len(items) != extra:
+                raise ProtocolError(f"stream {stream}: a batch of {len(items):,} items says that it has {extra:,}")
             receiver.arrive(items, cost)
         if flags & END:
             receiver.end()
@@ -277,7 +281,6 @@ class ServerConnection:
             exchange.sender.grant(extra)
 
     def _reset(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
-        self.session.drop_assembly(stream)
         exchange = self._exchanges.get(stream)
         if self.session.outbox.drop(stream):
             self.session.outbox.send(RESET, 0, 0, stream, int(Code.CANCELLED))
@@ -286,7 +289,8 @@ class ServerConnection:
             self._cancel(exchange, stream)
 
     def _goaway(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
-        logger.info("client %s goes away: %s", self.session.peer_name, bytes(body).decode(errors="replace"))
+        reason = bytes(body[:1000]).decode(errors="replace")
+        logger.info("client %s goes away: %r", self.session.peer_name, reason)
 
     def _unexpected(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         raise ProtocolError("a client may not send this frame")
@@ -317,14 +321,10 @@ class ServerConnection:
             executed=False,
         )
 
-    def _hold(self, exchange: ServerExchange, stream: int, size: int) -> None:
-        budget = self._load.budget
-        if stream in self._unkept:
-            self._unkept.discard(stream)
-        elif budget.take(size):
-            exchange.held = size
-            return
-        raise self._no_memory()
+    def _hold(self, exchange: ServerExchange, size: int) -> None:
+        if not self._load.budget.take(size):
+            raise self._no_memory()
+        exchange.held = size
 
     def _no_memory(self) -> RpcError:
         budget = self._load.budget
@@ -367,6 +367,7 @@ class ServerConnection:
         self, exchange: ServerExchange, entry: Entry, call: Call, stream: int, oneway: int
     ) -> None:
         exchange.started = True
+        enter_call(call)  # in the task's own context: the connection's would keep it, and all it holds, until the next
         codec = entry.codec
         flags = END
         body: Encoded = b""

@@ -15,7 +15,7 @@ import msgpack
 
 from rpcfw.connection.outbox import Outbox
 from rpcfw.errors import Code, ProtocolError
-from rpcfw.transport import Link
+from rpcfw.transport import Link, peer_subject
 from rpcfw.wire.frames import GOAWAY, PING, PONG
 from rpcfw.wire.handshake import Settings
 from rpcfw.wire.liveness import Liveness, PingGuard, Verdict
@@ -150,10 +150,6 @@ class Session(asyncio.BufferedProtocol):
         """Streams whose large message found no memory."""
         return self._reader.refused
 
-    def drop_assembly(self, stream: int) -> None:
-        """The peer gave up a large message half-way."""
-        self._reader.drop(stream)
-
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -199,11 +195,11 @@ class Session(asyncio.BufferedProtocol):
 
     @property
     def peer_name(self) -> str:
-        """The peer's address, for logs."""
+        """The peer's address, for logs; behind TLS also the subject of its certificate."""
         name = self.link.get_extra_info("peername")
-        if isinstance(name, tuple):
-            return f"{name[0]}:{name[1]}"
-        return str(name or "a local peer")
+        address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "a local peer")
+        subject = peer_subject(self.link)
+        return f"{address} ({subject})" if subject else address
 
     # heartbeat
 

@@ -167,9 +167,10 @@ class ItemReceiver:
         return cost
 
     def arrive(self, items: list[Any], cost: int) -> None:
-        """A decoded batch."""
-        self._batches.append((items, cost))
-        self._wake()
+        """A decoded batch; what comes after the end is dropped."""
+        if not self._ended:
+            self._batches.append((items, cost))
+            self._wake()
 
     def end(self, error: BaseException | None = None) -> None:
         """Nothing more comes; what is here is still delivered, then the error is raised."""
