@@ -166,6 +166,8 @@ class Server:
         try:
             await asyncio.shield(self._drained)
         except asyncio.CancelledError:
+            if self._drained.cancelled():  # another caller has cut it short, or this one did before
+                return
             self._drained.cancel()
             raise
 

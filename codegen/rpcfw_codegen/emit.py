@@ -6,7 +6,6 @@ Everything is written twice with the same code: a name can be settled only when 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from rpcfw.interface.declare import RESERVED
 from rpcfw.interface.spec import MethodSpec

@@ -15,7 +15,6 @@ from rpcfw.transport import Link, vectored_write
 from rpcfw.wire.frames import CHUNK, HEADER
 from rpcfw.wire.handshake import Settings
 
-
 _MAX_BATCH = 32
 _COPIED_BYTES = 16 * 1024
 """Bodies below this are joined with their neighbours; larger ones are handed to the link as they are."""

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgpack
 
-from rpcfw.errors import Code, Origin, ProtocolError, RpcError
+from rpcfw.errors import Code, Origin, RpcError
 
 HEADER: Final = struct.Struct("<IBBHII")
 """Body length, frame type, flags, method id, stream id, and a field whose meaning follows from the type."""
@@ -92,10 +92,11 @@ def with_metadata(metadata: bytes, body: bytes) -> bytes:
 def split_metadata(body: bytes | memoryview, limit: int) -> tuple[bytes, bytes | memoryview]:
     """Metadata and the rest of a body.
 
-    Raises RpcError RESOURCE_EXHAUSTED beyond `limit`, ProtocolError when it is cut short.
+    Raises RpcError RESOURCE_EXHAUSTED beyond `limit`, INVALID_ARGUMENT when it is cut short.
     """
     if len(body) < 4:
-        raise ProtocolError("a frame with the METADATA flag must begin with the four bytes of its length")
+        message = "a body with metadata must begin with the four bytes of its length"
+        raise RpcError(Code.INVALID_ARGUMENT, message, executed=False)
     (size,) = _U32.unpack_from(body)
     if size > limit:
         raise RpcError(
@@ -104,7 +105,8 @@ def split_metadata(body: bytes | memoryview, limit: int) -> tuple[bytes, bytes |
             executed=False,
         )
     if size > len(body) - 4:
-        raise ProtocolError(f"metadata of {size:,} bytes does not fit into a body of {len(body):,}")
+        message = f"metadata of {size:,} bytes does not fit into a body of {len(body):,}"
+        raise RpcError(Code.INVALID_ARGUMENT, message, executed=False)
     return bytes(body[4 : 4 + size]), body[4 + size :]
 
 

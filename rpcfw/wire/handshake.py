@@ -15,6 +15,10 @@ import msgpack
 from rpcfw.errors import ProtocolError
 from rpcfw.wire.frames import HELLO, MAGIC, VERSION, frame
 
+MIN_FRAME_BYTES = 16 * 1024
+"""Every peer takes frames of this size, so that small messages need not be measured (RFC 9113 section 6.5.2)."""
+MAX_SIZE = (1 << 31) - 1
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
@@ -86,6 +90,7 @@ class Hello:
             TypeError,
             KeyError,
             AttributeError,
+            OverflowError,
             RecursionError,
             msgpack.UnpackException,
         ) as error:
@@ -95,15 +100,22 @@ class Hello:
 
 def _size(fields: dict[str, Any], name: str) -> int:
     value = fields[name]
-    if type(value) is not int or not 0 < value <= 0xFFFF_FFFF:
-        raise ValueError(f"{name}={value!r} is not a size")
+    least = MIN_FRAME_BYTES if name == "max_frame_bytes" else 1
+    if type(value) is not int or not least <= value <= MAX_SIZE:
+        raise ValueError(f"{name}={value!r} is not a size from {least:,} to {MAX_SIZE:,}")
     return value
 
 
 def _service(entry: Any) -> tuple[str, dict[str, MethodEntry]]:
     version, methods = entry
     listed = {
-        str(name): MethodEntry(int(number), str(fingerprint))
+        str(name): MethodEntry(_method_id(number), str(fingerprint))
         for name, (number, fingerprint) in methods.items()
     }
     return str(version), listed
+
+
+def _method_id(number: Any) -> int:
+    if type(number) is not int or not 0 < number <= 0xFFFF:
+        raise ValueError(f"{number!r} is not the number of a method")
+    return number

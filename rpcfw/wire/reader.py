@@ -7,13 +7,15 @@ it. After h11's reader; the right-sized buffers avoid the copies that facts abou
 from __future__ import annotations
 
 from rpcfw.errors import ProtocolError
-from rpcfw.wire.frames import CHUNK, CREDIT, FRAME_NAMES, HEADER, HEADER_BYTES, HELLO, MAGIC, RESET, Frame
+from rpcfw.wire.frames import CHUNK, FRAME_NAMES, HEADER, HEADER_BYTES, HELLO, ITEMS, MAGIC, REPLY, REQUEST, RESET, Frame
 
 SCRATCH_BYTES = 64 * 1024
 _PEEK_BYTES = 4096
 """How much is read at a time between the chunks of a message, so that the next chunk goes where it belongs uncopied."""
 _DIRECT_BYTES = 4096
 """An incomplete frame of at least this size is read straight into a buffer of its own."""
+_OF_MESSAGES = frozenset((CHUNK, REQUEST, REPLY, ITEMS))
+"""Frames that carry a message or part of one. Others may come between the chunks of a message."""
 
 
 class Budget:
@@ -160,11 +162,13 @@ class FrameReader:
                 return
             if end > size:
                 break
-            if kind == CHUNK or (assemblies and stream in assemblies and self._is_of_message(kind, stream)):
+            if kind == CHUNK or (assemblies and stream in assemblies and kind in _OF_MESSAGES):
                 header = (length, kind, flags, method, stream, extra)
                 self._destination(header)[:] = data[start:end]
                 self._complete(header, frames)
             else:
+                if kind == RESET:
+                    self.drop(stream)
                 frames.append((kind, flags, method, stream, extra, data[start:end]))
             position = end
         self._rest = data[position:]
@@ -174,13 +178,6 @@ class FrameReader:
         if kind != HELLO or extra != MAGIC:
             raise ProtocolError(f"the peer does not speak rpcfw: its first bytes are {data[:16]!r}")
         self._greeted = True
-
-    def _is_of_message(self, kind: int, stream: int) -> bool:
-        """Whether a frame belongs to the message that is on its way in its stream. CREDIT is about the other way; RESET
-        gives the message up."""
-        if kind == RESET:
-            self.drop(stream)
-        return kind not in (CREDIT, RESET)
 
     def _begin_direct(self, header: tuple[int, int, int, int, int, int], first: bytes) -> None:
         self._rest = b""
@@ -194,15 +191,17 @@ class FrameReader:
         self._body = None
         assert body is not None
         _, kind, flags, method, stream, extra = header
-        if kind == CHUNK or stream in self._assemblies:
+        if kind == CHUNK or (stream in self._assemblies and kind in _OF_MESSAGES):
             self._complete(header, frames)
         else:
+            if kind == RESET:
+                self.drop(stream)
             frames.append((kind, flags, method, stream, extra, body))
 
     def _destination(self, header: tuple[int, int, int, int, int, int]) -> memoryview:
         """Where a frame's body belongs: its place in the message it is part of, or a buffer of its own."""
         length, kind, _, _, stream, extra = header
-        assembly = self._assemblies.get(stream)
+        assembly = self._assemblies.get(stream) if kind in _OF_MESSAGES else None
         if assembly is None:
             if kind != CHUNK:
                 return memoryview(bytearray(length))
@@ -218,6 +217,8 @@ class FrameReader:
         return assembly.view[assembly.filled : assembly.filled + length]
 
     def _begin_assembly(self, stream: int, total: int) -> Assembly:
+        if stream == 0:
+            raise ProtocolError("a CHUNK came in stream 0, which carries no messages")
         if total > self.max_message_bytes:
             raise ProtocolError(
                 f"stream {stream}: a message of {total:,} bytes is over the limit of {self.max_message_bytes:,}"
