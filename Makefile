@@ -1,0 +1,135 @@
+# Everything a contributor runs. `make` alone lists it. Needs only make and a Python of 3.11 or later.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+PYTHONS ?= 3.11 3.12 3.13
+N ?= 100000
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+# pyright comes whole in its wheels; this keeps it from asking the network for news of itself.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test check fuzz bench test-all-pythons pythons build clean
+.PHONY: check-style check-format check-mypy check-pyright check-layers check-generated
+
+help: ## list these targets
+	@echo "rpcfw: make TARGET"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=$(PYTHON) makes .venv at the first use (another one: make clean, then make TARGET PYTHON=python3.12)"
+
+# ---------------------------------------------------------------------------------------------- the venv
+
+# $(call make-venv,PYTHON,FOLDER): check the Python, make the folder's venv unless it is there, install into it.
+define make-venv
+	@version=$$($(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || { \
+	    echo "'$(1)' does not run here. Install Python 3.11 or later (Debian: apt-get install python3 python3-venv)," >&2; \
+	    echo "or name one: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }; \
+	echo "[1/3] checking $(1): Python $$version"; \
+	$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Python $$version is too old: rpcfw needs 3.11 or later. Name another: make PYTHON=python3.12 ..." >&2; exit 1; }; \
+	if ! $(1) -c 'import ensurepip, venv' 2>/dev/null; then \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        echo "      it has no venv module: apt-get install python$$version-venv"; \
+	        apt-get update -qq </dev/null; \
+	        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python$$version-venv </dev/null >/dev/null; \
+	    else \
+	        echo "Python $$version has no venv module. As root: apt-get install python$$version-venv" >&2; exit 1; \
+	    fi; \
+	fi
+	@if $(2)/bin/python -m pip --version >/dev/null 2>&1; then echo "[2/3] $(2) is there"; \
+	else echo "[2/3] creating $(2) ..."; $(1) -m venv --clear $(2); fi
+	@echo "[3/3] installing rpcfw and its tools into $(2) (a minute or so) ..."
+	@$(2)/bin/python -m pip install --quiet --no-input --editable '.[dev]'
+	@touch $(2)/.ready
+endef
+
+$(READY): pyproject.toml
+	$(call make-venv,$(PYTHON),.venv)
+
+# -------------------------------------------------------------------------------------------- every day
+
+demo: $(READY) ## three search servers, one killed half way, a client that does not notice
+	@$(BIN)/python -m examples.search.demo $(ARGS)
+
+test: $(READY) ## the test suite (ARGS='-k breaker' to choose)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: check-style check-format check-mypy check-pyright check-layers check-generated ## style, types, layers, generated code
+	@echo "check: all clean"
+
+check-style: $(READY)
+	@echo "[1/6] ruff check"
+	@$(BIN)/ruff check --quiet .
+
+check-format: $(READY)
+	@echo "[2/6] ruff format --check"
+	@$(BIN)/ruff format --quiet --check . || { echo "Mend: $(BIN)/ruff format ." >&2; exit 1; }
+
+check-mypy: $(READY)
+	@echo "[3/6] mypy --strict"
+	@$(BIN)/mypy
+
+check-pyright: $(READY)
+	@echo "[4/6] pyright"
+	@$(BIN)/pyright
+
+check-layers: $(READY)
+	@echo "[5/6] lint-imports (the layers of docs/architecture.md)"
+	@$(BIN)/lint-imports --no-logo
+
+check-generated: $(READY)
+	@echo "[6/6] rpcfw gen --check (the demo's stubs are what its contract generates)"
+	@$(BIN)/rpcfw gen examples.search.contract -o examples/search/stubs --check
+
+fuzz: $(READY) ## N mutated frames through the server's parser (N=1000000)
+	@$(BIN)/python tests/fuzz/frames.py --frames $(N) $(ARGS)
+
+bench: $(READY) ## calls per second and latency, beside raw uvloop in the same run
+	@$(BIN)/python -m benchmarks.first_look $(ARGS)
+
+# ----------------------------------------------------------------------------------------- every release
+
+# $(call find-python,3.12): the newest 3.12 of pyenv, or python3.12 on the PATH if it runs; empty when there is neither.
+find-python = $(shell for python in $$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$(1).*/bin/python 2>/dev/null | sort -rV) python$(1); \
+    do if $$python -c '' 2>/dev/null; then echo $$python; break; fi; done)
+
+pythons: ## the Pythons that test-all-pythons would use
+	@$(foreach v,$(PYTHONS),python=$(call find-python,$(v)); \
+	    if [ -z "$$python" ]; then missing="$${missing:-} $(v)"; else printf '  %-6s %s\n' $(v) $$python; fi;) \
+	for v in $${missing:-}; do \
+	    echo "Python $$v is not here: pyenv install $$v (or apt-get install python$$v python$$v-venv)," >&2; \
+	done; \
+	[ -z "$${missing:-}" ] || { echo "or leave it out: make test-all-pythons PYTHONS='3.11 ...'" >&2; exit 1; }
+
+.venv-%/.ready: pyproject.toml
+	$(call make-venv,$(call find-python,$*),.venv-$*)
+
+test-all-pythons: pythons $(foreach v,$(PYTHONS),.venv-$(v)/.ready) ## the test suite on each of PYTHONS
+	@mkdir -p build; failed=0; summary=; \
+	for v in $(PYTHONS); do \
+	    printf '\nPython %s\n' $$v; start=$$SECONDS; result=ok; \
+	    .venv-$$v/bin/python -m pytest $(ARGS) 2>&1 | tee build/test-$$v.log || { result=FAILED; failed=1; }; \
+	    closing=$$(tail -n 1 build/test-$$v.log | sed 's/^=* *//; s/ *=*$$//'); \
+	    summary+=$$(printf '  %-8s %-7s %5d s   %s' $$v $$result $$((SECONDS - start)) "$$closing")$$'\n'; \
+	done; \
+	printf '\n  %-8s %-7s %7s   %s\n%s' Python result time 'pytest said' "$$summary"; \
+	exit $$failed
+
+build: $(READY) ## the wheel and the source archive, in dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist . >build.log 2>&1 || { cat build.log >&2; rm -f build.log; exit 1; }
+	@rm -f build.log; ls -l dist | awk 'NR > 1 { printf "  %8d bytes  dist/%s\n", $$5, $$9 }'
+
+clean: ## remove the venvs and everything made
+	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
