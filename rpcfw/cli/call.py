@@ -1,0 +1,208 @@
+"""`rpcfw call`: one call to a running server, by what the server says about the method; no stub, no interface."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+from rpcfw.cli.notation import parameters_of
+from rpcfw.cli.output import CommandError, Exit, put, say, to_json
+from rpcfw.cli.show import client_of, method_in, split_name
+from rpcfw.cli.values import ValueProblem, ValueReader
+from rpcfw.generic import GenericStub, schema_from, service_from_schema, services_of
+from rpcfw.interface import Schema
+
+_READ_BYTES = 64 * 1024
+_LINES_AHEAD = 64
+"""Lines read before the server has taken those before them."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CallOptions:
+    """A call as it was typed. Seconds, and None where nothing was said.
+
+    Attributes:
+        method: ``Greeter.hello``, ``shop.Orders.get`` or ``shop.Orders/get``.
+        pairs: ``key=value`` arguments.
+        arguments: a JSON object with more of them.
+        stdin: read that JSON object from stdin.
+        metadata: ``key=value``, sent beside the arguments.
+        show_metadata: print what came back beside the reply, on stderr.
+    """
+
+    method: str
+    pairs: Sequence[str] = ()
+    arguments: str | None = None
+    stdin: bool = False
+    endpoint: str = ""
+    timeout_s: float | None = None
+    metadata: Sequence[str] = ()
+    show_metadata: bool = False
+    as_json: bool = False
+
+
+def call(options: CallOptions) -> None:
+    """Make the call and print what comes, as it comes."""
+    asyncio.run(_call(options))
+
+
+async def _call(options: CallOptions) -> None:
+    async with client_of(options.endpoint) as client:
+        known = [service.name for service in await services_of(client)]
+        service, name = split_name(options.method, known)
+        schema = await schema_from(client, service)
+        if name is None:
+            raise CommandError(
+                f"{service} is a service; name a method too: {', '.join(schema['methods'])}", Exit.USAGE
+            )
+        method = method_in(schema, name)
+        reader = ValueReader(schema["definitions"])
+        try:
+            arguments = read_arguments(options, method, reader, schema["definitions"])
+        except ValueProblem as problem:
+            raise CommandError(str(problem), Exit.USAGE) from None
+        streamed = next((parameter for parameter in method["parameters"] if parameter.get("stream")), None)
+        if streamed is not None:
+            arguments[streamed["name"]] = _items_from_stdin(reader, streamed["type"])
+        replied: dict[str, str | bytes] = {}
+        stub = GenericStub(client, service_from_schema(schema)).with_options(
+            timeout_s=options.timeout_s, metadata=_metadata(options.metadata), reply_metadata=replied
+        )
+        await _print_reply(stub, method, arguments, options.as_json)
+        if options.show_metadata:
+            for key, value in replied.items():
+                say(f"{key}: {value if isinstance(value, str) else to_json(value)}")
+
+
+async def _print_reply(stub: GenericStub, method: Schema, arguments: dict[str, Any], as_json: bool) -> None:
+    name = method["name"]
+    if stub.method(name).kind.streams_out:
+        async with contextlib.aclosing(stub.stream(name, **arguments)) as items:  # type: ignore[type-var]  # a generator
+            async for item in items:
+                put(to_json(item))
+        return
+    reply = await stub.call(name, **arguments)
+    if method["oneway"]:
+        return
+    if isinstance(reply, str) and not as_json:
+        put(reply)
+    else:
+        put(to_json(reply, indent=None if as_json else 2))
+
+
+def read_arguments(
+    options: CallOptions, method: Schema, reader: ValueReader, definitions: Mapping[str, Schema]
+) -> dict[str, Any]:
+    """The arguments by name, from ``--args`` or stdin and then from ``key=value``, which comes last and wins.
+
+    Raises:
+        ValueProblem: an argument cannot be read, is not known, or is missing.
+    """
+    parameters = {p["name"]: p for p in method["parameters"] if not p.get("stream")}
+    takes = ", ".join(parameters_of(method, definitions)) or "no arguments"
+    path = f"{method['name']}({takes})"
+    found: dict[str, Any] = {}
+    for name, value in _object(options, has_stream=len(parameters) < len(method["parameters"])).items():
+        found[name] = reader.from_json(value, _known(parameters, name, path)["type"], name)
+    for pair in options.pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise ValueProblem(f"{pair!r} is not key=value; the method is {path}")
+        found[name] = reader.from_text(text, _known(parameters, name, path)["type"], name)
+    missing = [name for name, parameter in parameters.items() if parameter["required"] and name not in found]
+    if missing:
+        raise ValueProblem(f"the argument {missing[0]!r} is missing; the method is {path}")
+    return found
+
+
+def _known(parameters: Mapping[str, Schema], name: str, path: str) -> Schema:
+    if name not in parameters:
+        streamed = (
+            ""
+            if f"{name}: AsyncIterator" not in path
+            else " beside the stream, whose items are read from stdin"
+        )
+        raise ValueProblem(f"there is no parameter {name!r}{streamed}; the method is {path}")
+    return parameters[name]
+
+
+def _object(options: CallOptions, *, has_stream: bool) -> dict[str, Any]:
+    """What ``--args`` says, or stdin where that was asked for and does not carry the call's stream."""
+    where, text = "--args", options.arguments
+    if options.stdin and not has_stream:
+        if text is not None:
+            raise ValueProblem("--args and --stdin both give the arguments; keep one of them")
+        where, text = "stdin", sys.stdin.read()
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueProblem(f"{where} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueProblem(
+            f'{where} is {text.strip()[:40]!r}; give a JSON object of arguments by name: {{"key": ...}}'
+        )
+    return value
+
+
+def _metadata(pairs: Sequence[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise CommandError(f"--metadata {pair!r} is not key=value", Exit.USAGE)
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+async def _items_from_stdin(reader: ValueReader, schema: Schema) -> AsyncIterator[Any]:
+    """The call's stream: a JSON value per line."""
+    if sys.stdin.isatty():
+        say("reading items from this terminal, one JSON value per line; end with Ctrl-D")
+    number = 0
+    async for line in _stdin_lines():
+        number += 1
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line)
+        except ValueError as error:
+            message = f"line {number} of stdin is not JSON ({error}); write one value per line, text in double quotes"
+            raise CommandError(message, Exit.USAGE) from None
+        try:
+            yield reader.from_json(item, schema, "item")
+        except ValueProblem as problem:
+            raise CommandError(f"line {number} of stdin: {problem}", Exit.USAGE) from None
+
+
+async def _stdin_lines() -> AsyncIterator[bytes]:
+    """Lines as they come. A thread reads, since files, pipes and terminals have no other way in common."""
+    loop = asyncio.get_running_loop()
+    lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+    room = threading.Semaphore(_LINES_AHEAD)
+    # Without the buffer, whose lock the interpreter would wait for at its end while a terminal says nothing.
+    source: Any = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+
+    def read() -> None:
+        with contextlib.suppress(RuntimeError, ValueError):  # the loop is closed: nobody wants the rest
+            for line in _lines_of(source):
+                room.acquire()
+                loop.call_soon_threadsafe(lines.put_nowait, line)
+            loop.call_soon_threadsafe(lines.put_nowait, None)
+
+    threading.Thread(target=read, name="rpcfw-stdin", daemon=True).start()
+    while (line := await lines.get()) is not None:
+        room.release()
+        yield line
+
+
+def _lines_of(source: Any) -> Iterator[bytes]:
+    rest = b""
+    while part := source.read(_READ_BYTES):
+        *lines, rest = (rest + part).split(b"\n")
+        yield from lines
+    yield rest
