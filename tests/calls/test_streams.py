@@ -1,0 +1,302 @@
+"""Streams over every transport: who stops whom, who ends first, and what is left afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+
+from rpcfw import CallKind, Code, RpcError, Settings
+from tests.calls.conftest import Served
+from tests.calls.contract import Contract, Service, Step, call
+from tests.calls.place import Place, connection_of, limits
+
+WINDOW_BYTES = Settings().window_bytes
+BATCH_ITEMS = 64
+QUIET_CALLS = 30
+
+
+async def standing_still(served: Served, what: str) -> int:
+    """How often something has happened, once it has stopped happening while other calls go on."""
+    before = -1
+    while served.service.diary.counts[what] != before:
+        before = served.service.diary.counts[what]
+        for _ in range(QUIET_CALLS):
+            await served.stub.nothing()
+    return before
+
+
+async def test_a_slow_consumer_stops_the_producer_and_no_other_call(served: Served) -> None:
+    size = 1000
+    stream = served.stub.flood(size)
+    taken = 0
+    async for _ in stream:
+        taken += 1
+        if taken in (1, 400):
+            produced = await standing_still(served, "produced")
+            most = (taken + BATCH_ITEMS) + WINDOW_BYTES // size + BATCH_ITEMS
+            assert taken + 50 < produced < most
+        if taken == 400:
+            break
+    await cast(Any, stream).aclose()
+    await served.service.diary.until("closed")
+
+
+async def test_many_tiny_items_stop_as_well(served: Served) -> None:
+    stream = served.stub.flood(0)
+    async for _ in stream:
+        break
+    assert await standing_still(served, "produced") < WINDOW_BYTES / 64 + BATCH_ITEMS
+    await cast(Any, stream).aclose()
+
+
+async def test_a_slow_handler_stops_its_caller_and_no_other_call(served: Served) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            served.service.diary.note("sent")
+            yield bytes(1000)
+
+    swallowing = asyncio.create_task(served.stub.swallow(1, chunks()))
+    await served.service.diary.until("waiting")
+    assert 50 < await standing_still(served, "sent") < WINDOW_BYTES / 1000 + 2 * BATCH_ITEMS
+    served.service.gate.set()
+    assert await swallowing == 1_000_000
+
+
+async def test_a_small_window_still_lets_every_item_pass(place: Place) -> None:
+    small = Settings(window_bytes=100)
+    server = await place.serve(Service(), limits=limits(connection=small))
+    stub = place.connect(server, options=_options(small)).stub(Contract)
+    sizes = [0, 1, 99, 100, 101, 5000, 400_000, 0, 7]
+    assert [len(blob) async for blob in stub.blobs(sizes)] == sizes
+    assert [len(blob) async for blob in stub.mirror(_blobs(sizes))] == sizes
+
+
+def _options(settings: Settings) -> Any:
+    from rpcfw import ConnectionOptions
+
+    return ConnectionOptions(settings=settings)
+
+
+async def _blobs(sizes: list[int]) -> AsyncIterator[bytes]:
+    for size in sizes:
+        yield bytes(size)
+
+
+# ---------------------------------------------------------------------------------------------- early ends
+
+
+async def test_a_handler_may_end_before_its_callers_stream(served: Served) -> None:
+    sent = 0
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncIterator[int]:
+        nonlocal sent
+        try:
+            while True:
+                sent += 1
+                yield sent
+                await asyncio.sleep(0)
+        finally:
+            closed.set()
+
+    assert await served.stub.first(3, endless()) == [1, 2, 3]
+    await closed.wait()
+    assert sent < WINDOW_BYTES / 64 + BATCH_ITEMS
+
+
+async def test_a_caller_that_leaves_a_stream_closes_it_in_the_handler(served: Served) -> None:
+    stream = served.stub.flood(10)
+    async for _ in stream:
+        break
+    await cast(Any, stream).aclose()
+    await served.service.diary.until("closed")
+
+
+async def test_a_stream_left_to_the_garbage_collector_is_closed_in_the_handler(served: Served) -> None:
+    async for _ in served.stub.flood(10):
+        break
+    gc.collect()
+    await served.service.diary.until("closed")
+
+
+async def test_a_stream_never_begun_makes_no_call(served: Served) -> None:
+    stream = served.stub.flood(10)
+    await cast(Any, stream).aclose()
+    await served.stub.nothing()
+    assert not served.service.diary.counts["produced"]
+
+
+async def test_leaving_a_stream_both_ways_closes_the_callers_own(served: Served) -> None:
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x"
+                await asyncio.sleep(0)
+        finally:
+            closed.set()
+
+    stream = served.stub.mirror(endless())
+    async for _ in stream:
+        break
+    await cast(Any, stream).aclose()
+    assert closed.is_set()
+
+
+async def test_a_stream_left_amid_a_large_item_harms_no_other_call(served: Served) -> None:
+    await served.stub.nothing()
+    connection = connection_of(served.client)
+    for _ in range(5):
+        async for _ in served.stub.blobs([1, 5_000_000, 5_000_000]):
+            break
+        await served.stub.nothing()
+    assert connection_of(served.client) is connection
+
+
+# ---------------------------------------------------------------------------------------------- the caller's errors
+
+
+@pytest.mark.parametrize("kind", [CallKind.CLIENT_STREAM, CallKind.BIDIRECTIONAL], ids=["into", "both"])
+@pytest.mark.parametrize("wait", [False, True], ids=["at_once", "later"])
+async def test_an_error_in_the_callers_own_stream_is_the_callers(served: Served, kind: CallKind, wait: bool) -> None:
+    async def broken() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+        if wait:
+            await served.service.diary.until("started")
+        raise ZeroDivisionError("of the caller")
+
+    with pytest.raises(ZeroDivisionError, match="of the caller"):
+        if kind is CallKind.CLIENT_STREAM:
+            await served.stub.into(Step.WAIT, broken())
+        else:
+            async for _ in served.stub.both(Step.WAIT, broken()):
+                pass
+    await served.stub.nothing()
+
+
+# ---------------------------------------------------------------------------------------------- cancellation
+
+KIND = pytest.mark.parametrize("kind", list(CallKind), ids=lambda kind: kind.value.replace(" ", "_"))
+
+
+@KIND
+async def test_cancelling_a_call_cancels_its_handler(served: Served, kind: CallKind) -> None:
+    calling = asyncio.create_task(call(served.stub, kind, Step.WAIT))
+    await served.service.diary.until("waiting")
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    await served.service.diary.until("cancelled")
+    if kind.streams_out:
+        await served.service.diary.until("closed")
+
+
+@KIND
+async def test_a_timeout_of_asyncio_cancels_the_handler(served: Served, kind: CallKind) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(None) as limit:
+            waiting = asyncio.create_task(served.service.diary.until("waiting"))
+            waiting.add_done_callback(lambda _: limit.reschedule(0))
+            await call(served.stub, kind, Step.WAIT)
+    await served.service.diary.until("cancelled")
+
+
+@KIND
+async def test_a_deadline_ends_the_call_and_its_handler(served: Served, kind: CallKind) -> None:
+    stub = cast(Any, served.stub).with_options(timeout_s=0.02)
+    with pytest.raises(RpcError, match="deadline") as caught:
+        await call(stub, kind, Step.WAIT)
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+    # Under load the deadline may pass before the handler waits: then it is never asked to.
+    if served.service.diary.counts["waiting"]:
+        await served.service.diary.until("cancelled")
+
+
+@KIND
+async def test_a_call_cancelled_at_any_turn_leaves_nothing_and_keeps_the_connection(
+    served: Served, kind: CallKind
+) -> None:
+    await served.stub.nothing()
+    connection = connection_of(served.client)
+    for turns in range(25):
+        calling = asyncio.create_task(call(served.stub, kind, Step.WAIT))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+    await served.stub.nothing()
+    assert connection_of(served.client) is connection
+
+
+@pytest.mark.parametrize("way", ["up", "down", "items_up", "items_down"])
+async def test_a_large_message_cancelled_at_any_turn_keeps_the_connection(served: Served, way: str) -> None:
+    size = 3_000_000
+
+    async def large() -> Any:
+        if way == "up":
+            return await served.stub.upload(bytes(size), _blobs([1]))
+        if way == "down":
+            return await served.stub.blob(bytes(size))
+        if way == "items_up":
+            return await served.stub.upload(b"", _blobs([size, size]))
+        return [blob async for blob in served.stub.blobs([size, size])]
+
+    await served.stub.nothing()
+    connection = connection_of(served.client)
+    for turns in range(0, 60, 3):
+        calling = asyncio.create_task(large())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if calling.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await calling
+        await served.stub.nothing()
+    assert connection_of(served.client) is connection
+
+
+async def test_closing_the_client_fails_its_calls(served: Served) -> None:
+    calling = [asyncio.create_task(call(served.stub, kind, Step.WAIT)) for kind in CallKind]
+    await served.service.diary.until("waiting", 4)
+    await served.client.close()
+    for error in await asyncio.gather(*calling, return_exceptions=True):
+        assert isinstance(error, RpcError)
+        assert (error.code, error.executed) == (Code.UNAVAILABLE, None)
+        assert "this client was closed" in error.message
+    await served.service.diary.until("cancelled", 4)
+
+
+async def test_closing_the_server_fails_its_calls(served: Served) -> None:
+    calling = [asyncio.create_task(call(served.stub, kind, Step.WAIT)) for kind in CallKind]
+    await served.service.diary.until("waiting", 4)
+    await served.server.close()
+    for error in await asyncio.gather(*calling, return_exceptions=True):
+        assert isinstance(error, RpcError)
+        assert error.code is Code.UNAVAILABLE
+        assert "shut" in error.message
+    await served.service.diary.until("cancelled", 4)
+
+
+async def test_draining_the_server_lets_calls_end(served: Served) -> None:
+    calling = [asyncio.create_task(call(served.stub, kind, Step.WAIT)) for kind in CallKind]
+    await served.stub.tell_slowly("one-way")
+    await served.service.diary.until("waiting", 4)
+    await served.service.diary.until("telling")
+    draining = asyncio.create_task(served.server.drain(60))
+    while not connection_of_any(served).draining:
+        await asyncio.sleep(0)
+    served.service.gate.set()
+    assert await asyncio.gather(*calling) == [[3], [1, 2, 3], [6], [2, 4, 6]]
+    await draining
+    assert served.service.told == ["one-way"]
+
+
+def connection_of_any(served: Served) -> Any:
+    (channel,) = served.client.nodes
+    return next(iter((*cast(Any, channel)._ready, *cast(Any, channel)._draining)))
