@@ -1,0 +1,184 @@
+"""Callers that ask the workload's questions for a while, and what came of it: the client side of the demo.
+
+A call that breaks in its middle is asked again by the caller, as an application would, and counted as such; what
+rpcfw repeats by itself is counted apart. Processes and tables are elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+import itertools
+import math
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+import rpcfw
+from examples.search.stubs import SearchStub
+from examples.search.workload import Question
+
+TIMEOUT_S = 10.0
+TIMES_ASKED = 3
+PAUSE_S = 0.02
+"""Between two calls of a caller: the servers are busy, and a machine with two cores is not choked by them."""
+
+
+class Phase(enum.Enum):
+    """How the killed server is doing while a call begins."""
+
+    BEFORE = "before the kill"
+    DOWN = "while it is down"
+    AFTER = "after its return"
+
+
+class Attempts:
+    """Middleware that counts how often each method is tried; put it below the retry."""
+
+    def __init__(self) -> None:
+        self.by_method: Counter[str] = Counter()
+
+    def __call__(self, handler: rpcfw.Handler) -> rpcfw.Handler:
+        def count(call: rpcfw.Call) -> Any:
+            self.by_method[call.method.name] += 1
+            return handler(call)
+
+        return count
+
+
+@dataclasses.dataclass(slots=True)
+class MethodStatistics:
+    """What came of the calls of one method.
+
+    Attributes:
+        calls: as the callers see them; repetitions are not counted.
+        asked_again: how often a caller had to ask again because a call broke in its middle.
+        failed: calls that gave no answer, or a wrong one.
+        messages_back: replies and items of replies.
+        bytes_out: of the messages sent, as they are encoded.
+        bytes_back: of the messages received.
+        latencies_ms: of all calls that were answered, repetitions included.
+    """
+
+    calls: int = 0
+    asked_again: int = 0
+    failed: int = 0
+    messages_back: int = 0
+    bytes_out: int = 0
+    bytes_back: int = 0
+    latencies_ms: array[float] = dataclasses.field(default_factory=lambda: array("d"))
+
+    def percentile_ms(self, percent: float) -> float:
+        """The nearest-rank percentile of the latencies; not a number without any."""
+        ordered = sorted(self.latencies_ms)
+        return ordered[math.ceil(percent / 100 * len(ordered)) - 1] if ordered else math.nan
+
+
+class Traffic:
+    """A number of callers, each of which asks all questions in turn, over and over."""
+
+    def __init__(self, stub: SearchStub, questions: Sequence[Question], callers: int) -> None:
+        self._stub = stub
+        self._questions = questions
+        self._callers = callers
+        self._stopping = False
+        self.phase = Phase.BEFORE
+        self.by_method = {question.method.name: MethodStatistics() for question in questions}
+        self.by_node = {phase: Counter[str]() for phase in Phase}
+        self.problems: list[str] = []
+        self.returned = asyncio.Event()
+        """Set at the first answer of the node that went down to a call that began afterwards."""
+        self._down_node = ""
+
+    @property
+    def calls(self) -> int:
+        return sum(statistics.calls for statistics in self.by_method.values())
+
+    @property
+    def failed(self) -> int:
+        return sum(statistics.failed for statistics in self.by_method.values())
+
+    async def run(self) -> None:
+        """Ask until `stop`. Ends when the last call has ended."""
+        async with asyncio.TaskGroup() as callers:
+            for nth in range(self._callers):
+                callers.create_task(self._ask_in_turn(nth * len(self._questions) // self._callers))
+
+    def stop(self) -> None:
+        """Begin no more calls."""
+        self._stopping = True
+
+    def went_down(self, node: str) -> None:
+        """Calls that begin from now on count as made while this node is down."""
+        self.phase, self._down_node = Phase.DOWN, node
+
+    def came_back(self) -> None:
+        """Calls that begin from now on count as made after the node's return."""
+        self.phase = Phase.AFTER
+
+    async def ask(self, question: Question) -> None:
+        """Ask once, repeat what broke where that does no harm, and count what came of it."""
+        statistics, phase = self.by_method[question.method.name], self.phase
+        about: dict[str, str | bytes] = {}
+        stub = self._stub.with_options(timeout_s=TIMEOUT_S, reply_metadata=about)
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        replies = await self._replies(question, stub, statistics)
+        took_s = loop.time() - start
+        statistics.calls += 1
+        if replies is None:
+            statistics.failed += 1
+            return
+        problem = question.problem(replies)
+        if problem:
+            statistics.failed += 1
+            self.problems.append(problem)
+        statistics.latencies_ms.append(took_s * 1000)
+        statistics.messages_back += len(replies)
+        statistics.bytes_out += encoded_bytes(question.sent)
+        statistics.bytes_back += encoded_bytes(replies)
+        self._count_node(str(about.get("node", "?")), phase)
+
+    async def _ask_in_turn(self, first: int) -> None:
+        for question in itertools.islice(itertools.cycle(self._questions), first, None):
+            if self._stopping:
+                return
+            await self.ask(question)
+            await asyncio.sleep(PAUSE_S)
+
+    async def _replies(
+        self, question: Question, stub: SearchStub, statistics: MethodStatistics
+    ) -> list[Any] | None:
+        """All messages of the answer; None when the call failed.
+
+        rpcfw has repeated already what it may: idempotent calls before their first item. This caller knows more:
+        asking for all hits again, or uploading the same files again, does no harm.
+        """
+        for left in reversed(range(TIMES_ASKED)):
+            replies = []
+            try:
+                async for reply in question.ask(stub):
+                    replies.append(reply)  # noqa: PERF401  a stream that breaks leaves its first items
+            except rpcfw.RpcError as error:
+                broke_in_its_middle = bool(replies) or question.method.kind.streams_in
+                if error.code is rpcfw.Code.UNAVAILABLE and broke_in_its_middle and left:
+                    statistics.asked_again += 1
+                    continue
+                self.problems.append(f"{question.method.name}: {error}")
+                return None
+            return replies
+        return None
+
+    def _count_node(self, node: str, phase: Phase) -> None:
+        self.by_node[phase][node] += 1
+        if node == self._down_node and phase is not Phase.BEFORE:
+            self.returned.set()
+
+
+def encoded_bytes(messages: Sequence[Any]) -> int:
+    """The size of messages as they travel, without the frames around them."""
+    return sum(len(msgspec.msgpack.encode(message)) for message in messages)
