@@ -51,7 +51,8 @@ class BlockingClient:
 
     def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine on the client's loop and wait for it. Interrupting the wait (Ctrl-C) cancels it."""
-        future = asyncio.run_coroutine_threadsafe(make(), self.loop())
+        loop = self.loop()
+        future = asyncio.run_coroutine_threadsafe(make(), loop)
         try:
             return future.result()
         except BaseException:

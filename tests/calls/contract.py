@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import os
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -265,13 +266,28 @@ class Service(Contract):
 
     async def tell_slowly(self, text: str) -> None:
         self.diary.note("telling")
-        await self.gate.wait()
+        await self._wait()
         await self.tell(text)
 
     def in_thread(self, word: str) -> str:
         self.diary.note("in thread")
         assert self.thread_gate.wait(10)
         return f"{word} {rpcfw.current_call().metadata.get('who', 'nobody')} {threading.current_thread().name}"
+
+
+@rpcfw.service("tests.Computing")
+class Computing:
+    """Computes in a process of its own, which makes another of these."""
+
+    def __init__(self) -> None:
+        self.here = os.getpid()
+
+    @rpcfw.method(offload="process", raises=[OutOfStock])
+    def divide(self, a: int, b: int, *, scale: int = 1) -> tuple[int, int]:
+        """The quotient, and the process that computed it."""
+        if a < 0:
+            raise OUT_OF_STOCK
+        return a // b * scale, os.getpid()
 
 
 async def numbers(*values: int) -> AsyncIterator[int]:

@@ -18,6 +18,7 @@ from tests.calls.contract import (
     OUT_OF_STOCK,
     SUCCESS,
     Closed,
+    Computing,
     Contract,
     OutOfStock,
     Service,
@@ -385,6 +386,20 @@ async def test_a_call_whose_thread_has_not_ended_counts_as_running(served: Serve
         await served.stub.nothing()
     assert served.server.running == 1
     served.service.thread_gate.set()
+
+
+async def test_computing_code_runs_in_a_process_of_its_own(here: Place) -> None:
+    computing = Computing()
+    stub = here.connect(await here.serve(computing)).stub(Computing)
+    (four, first), (five, second) = await asyncio.gather(stub.divide(12, 3), stub.divide(10, 4, scale=2), return_exceptions=False)
+    assert (four, five) == (4, 4)
+    assert computing.here not in (first, second)
+    with pytest.raises(OutOfStock) as caught:
+        await stub.divide(-1, 1)
+    assert vars(caught.value) == vars(OUT_OF_STOCK)
+    with pytest.raises(RpcError, match="ZeroDivisionError") as failed:
+        await stub.divide(1, 0)
+    assert failed.value.code is Code.UNKNOWN
 
 
 # ---------------------------------------------------------------------------------------------- who calls whom

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import msgpack
 import pytest
 
 import rpcfw
 from rpcfw import CallKind, Code, Endpoint, Origin, RpcError
+from rpcfw.wire.frames import END, REQUEST, frame
 from tests.calls.contract import KINDS, Contract, Service, Step, call
 from tests.calls.place import Place, connection_of, limits
+from tests.calls.rawpeer import RawPeer
 from tests.calls.virtual import now, virtual_time
 
 MB = 1_000_000
@@ -49,6 +52,32 @@ def test_a_call_ends_at_its_deadline_on_both_sides(kind: CallKind) -> None:
         await place.close()
 
     scenario()
+
+
+@virtual_time
+async def test_a_one_way_call_ends_at_its_deadline_though_nobody_waits_for_it() -> None:
+    place = Place("mem")
+    service, stub, client = await begin(place)
+    await within(stub, 3).tell_slowly("x")
+    await service.diary.until("telling")
+    await client.close()
+    await service.diary.until("cancelled")
+    assert now() == pytest.approx(3, abs=2 * TICK_S)
+    await place.close()
+
+
+async def test_a_server_keeps_the_deadline_of_a_caller_that_does_not(here: Place) -> None:
+    server = await here.serve(service := Service())
+    peer = await RawPeer.connect(server)
+    for name, argument in (("one", "step"), ("out", "step")):
+        peer.last_stream += 1
+        arguments = msgpack.packb({argument: "wait"})
+        peer.write(frame(REQUEST, END, peer.method(name), peer.last_stream, 2000, arguments))
+        error = await peer.refusal(peer.last_stream)
+        assert (error.code, error.executed) == (Code.DEADLINE_EXCEEDED, True)
+        assert "the handler was cancelled at its deadline" in error.message
+    assert service.diary.counts["cancelled"] == service.diary.counts["waiting"]
+    await peer.close()
 
 
 @virtual_time

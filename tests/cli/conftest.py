@@ -22,6 +22,8 @@ from rpcfw.cli.main import app
 RPCFW = [sys.executable, "-m", "rpcfw"]
 TIMEOUT_S = 20.0
 """Only a hang takes so long."""
+SETTLE_S = 5.0
+"""For workers to end after their supervisor."""
 
 SHOP = '''
 import asyncio, dataclasses, datetime, decimal, enum, os, signal, uuid
@@ -197,7 +199,17 @@ class Running:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        self._reader.join(SETTLE_S)
+        if self._reader.is_alive():  # workers hold the output: a supervisor that failed has left them
+            for pid in re.findall(r"serving .*\(pid (\d+)\)", "\n".join([*self.lines, *self._rest()])):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
         self._reader.join(TIMEOUT_S)
+
+    def _rest(self) -> Iterator[str]:
+        with contextlib.suppress(queue.Empty):
+            while (line := self._queue.get_nowait()) is not None:
+                yield line
 
 
 Start = Callable[..., Running]
