@@ -69,11 +69,11 @@ check: check-style check-format check-mypy check-pyright check-layers check-gene
 
 check-style: $(READY)
 	@echo "[1/6] ruff check"
-	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff check --quiet --output-format concise .
 
 check-format: $(READY)
 	@echo "[2/6] ruff format --check"
-	@$(BIN)/ruff format --quiet --check . || { echo "Mend: $(BIN)/ruff format ." >&2; exit 1; }
+	@$(BIN)/ruff format --quiet --check --output-format concise . || { echo "Mend: $(BIN)/ruff format ." >&2; exit 1; }
 
 check-mypy: $(READY)
 	@echo "[3/6] mypy --strict"

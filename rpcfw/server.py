@@ -16,7 +16,8 @@ from typing import Any, Self
 from rpcfw.call import Middleware, chain
 from rpcfw.connection.datagram import DatagramServer
 from rpcfw.connection.method import codec_of
-from rpcfw.connection.server import Entry, Load, ServerConnection, Table
+from rpcfw.connection.exchange import Entry, Load, Table
+from rpcfw.connection.server import ServerConnection
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, InterfaceError
 from rpcfw.interface import Offload, spec_of

@@ -109,8 +109,10 @@ def _thread_handler(call_it: Callable[..., Any], executors: Callable[[Offload], 
 
 
 async def _to_its_end(executor: Executor, work: Callable[[], Any]) -> Any:
-    """Run work in a thread. Cancelled, it waits for what a thread has begun, so that a handler counts until it has ended,
-    and leaves out what none has begun."""
+    """Run work in a thread. Cancelled, it waits for what a thread has begun, and has it leave out what none has begun.
+
+    So a handler counts as running until it has really ended.
+    """
     given_up = False
 
     def work_unless_given_up() -> Any:

@@ -7,22 +7,20 @@ call with UNAVAILABLE when the link is lost. Which connection a call takes is de
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from rpcfw.call import Call, unpack_metadata
 from rpcfw.codec import MessageError
+from rpcfw.connection.binding import DESCRIBE, Bound, bind
 from rpcfw.connection.deadlines import Deadlines
 from rpcfw.connection.failures import unpack_failure
-from rpcfw.connection.method import MethodCodec, codec_of
+from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.session import Session
 from rpcfw.connection.streams import ItemReceiver, ItemSender
 from rpcfw.errors import Code, Origin, ProtocolError, RpcError
-from rpcfw.interface import MethodSpec, ServiceSpec, service_schema, spec_of
-from rpcfw.interface.compatibility import compare
-from rpcfw.reflection import Reflection
+from rpcfw.interface import MethodSpec
 from rpcfw.wire.frames import CREDIT as CREDIT_FRAME
 from rpcfw.wire.frames import (
     END,
@@ -41,9 +39,6 @@ from rpcfw.wire.frames import (
 from rpcfw.wire.handshake import Hello, Settings
 from rpcfw.wire.reader import Budget
 
-logger = logging.getLogger("rpcfw")
-
-_DESCRIBE = spec_of(Reflection).methods["describe"]
 _DESCRIBE_TIMEOUT_S = 5.0
 _FOREVER = math.inf
 _SMALL_BYTES = 1024
@@ -82,7 +77,7 @@ class ClientConnection:
         self._pending: dict[int, _Pending] = {}
         self._receivers: dict[int, ItemReceiver] = {}
         self._senders: dict[int, ItemSender] = {}
-        self._methods: dict[MethodSpec, tuple[int, MethodCodec]] = {}
+        self._methods: dict[MethodSpec, Bound] = {}
         self._next_stream = 1
         self._deadlines = Deadlines(self._loop, self._deadlines_of_calls, self._expire)
         self._idle_since = self._loop.time()
@@ -202,7 +197,9 @@ class ClientConnection:
                 await outbox.ready()
         except TimeoutError:
             message = f"{call.method.path}: {self.peer} took no more bytes before the deadline"
-            raise RpcError(Code.DEADLINE_EXCEEDED, message, origin=Origin.CONNECTION, executed=False) from None
+            raise RpcError(
+                Code.DEADLINE_EXCEEDED, message, origin=Origin.CONNECTION, executed=False
+            ) from None
 
     def drain(self) -> None:
         """Take no new calls; the link closes when the last one in progress has ended."""
@@ -385,7 +382,9 @@ class ClientConnection:
             )
             return
         if len(items) != extra:
-            raise ProtocolError(f"stream {stream}: a batch of {len(items):,} items says that it has {extra:,}")
+            raise ProtocolError(
+                f"stream {stream}: a batch of {len(items):,} items says that it has {extra:,}"
+            )
         receiver.arrive(items, cost)
 
     def _credit(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
@@ -464,58 +463,13 @@ class ClientConnection:
             call.reply_metadata.update(unpack_metadata(metadata))
         return body
 
-    async def _bind(self, spec: MethodSpec) -> tuple[int, MethodCodec]:
-        """Find the server's number for a method, and make sure that both sides mean the same by it.
-
-        Raises RpcError UNIMPLEMENTED that says what the server does have, or FAILED_PRECONDITION that names what has
-        changed incompatibly.
-        """
+    async def _bind(self, spec: MethodSpec) -> Bound:
         assert self.hello is not None
-        services = self.hello.services
-        if spec.service not in services:
-            known = ", ".join(sorted(services)) or "nothing"
-            raise RpcError(
-                Code.UNIMPLEMENTED,
-                f"{self.peer} does not serve {spec.service!r}; it serves {known}",
-                executed=False,
-            )
-        version, methods = services[spec.service]
-        if spec.name not in methods:
-            known = ", ".join(sorted(methods))
-            raise RpcError(
-                Code.UNIMPLEMENTED,
-                f"{spec.service} {version} at {self.peer} has no method {spec.name!r}; it has {known}",
-                executed=False,
-            )
-        entry = methods[spec.name]
-        if entry.fingerprint != spec.fingerprint and spec is not _DESCRIBE:
-            await self._check_drift(spec)
-        bound = self._methods[spec] = (entry.id, codec_of(spec))
+        bound = self._methods[spec] = await bind(spec, self.peer, self.hello, self._describe)
         return bound
 
-    async def _check_drift(self, spec: MethodSpec) -> None:
-        """The two sides' interfaces differ: fine where the difference is compatible, else told here by name."""
-        schema = await self.call(Call(_DESCRIBE, (spec.service,), self._loop.time() + _DESCRIBE_TIMEOUT_S))
-        try:
-            theirs = {**schema, "methods": {spec.name: schema["methods"][spec.name]}}
-            ours = service_schema(ServiceSpec(spec.service, schema["version"], {spec.name: spec}, object))
-            changes = compare(theirs, ours)
-        except Exception as error:  # what a peer says of itself may be anything
-            raise RpcError(
-                Code.FAILED_PRECONDITION,
-                f"{spec.path} differs at {self.peer}, whose description of it cannot be read: "
-                f"{type(error).__name__} {error}",
-                executed=False,
-            ) from error
-        breaking = [change.message for change in changes if change.breaking]
-        if breaking:
-            raise RpcError(
-                Code.FAILED_PRECONDITION,
-                f"{spec.path} differs between this client and {self.peer}: {'; '.join(breaking)}",
-                executed=False,
-            )
-        for change in changes:
-            logger.info("%s differs from the one at %s, compatibly: %s", spec.path, self.peer, change.message)
+    async def _describe(self, service: str) -> Any:
+        return await self.call(Call(DESCRIBE, (service,), self._loop.time() + _DESCRIBE_TIMEOUT_S))
 
     def _check_size(self, spec: MethodSpec, body: Any) -> None:
         size = len(body) if isinstance(body, bytes) else sum(len(part) for part in body)

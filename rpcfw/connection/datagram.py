@@ -13,8 +13,8 @@ from collections.abc import Awaitable
 from typing import Any
 
 from rpcfw.call import Call, Metadata, enter_call, pack_metadata, unpack_metadata
+from rpcfw.connection.exchange import Entry, Load, Table, start_task
 from rpcfw.connection.method import codec_of
-from rpcfw.connection.server import Entry, Load, Table, start_task
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, ProtocolError, RpcError
 from rpcfw.transport import DatagramLink, DatagramTransport

@@ -14,6 +14,7 @@ from typing import Any
 import msgpack
 
 from rpcfw.codec import MessageError
+from rpcfw.codec.containers import ContainersError, check_containers
 from rpcfw.connection.method import MethodCodec
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.wire.frames import pack_error, unpack_error
@@ -22,6 +23,8 @@ logger = logging.getLogger("rpcfw")
 
 _DECLARED = "declared"
 _FIELDS = "fields"
+_MAX_CONTAINERS = 10_000
+"""How many lists and maps the details of an error may hold."""
 
 
 def pack_failure(codec: MethodCodec, error: BaseException, *, dev: bool) -> bytes:
@@ -68,6 +71,11 @@ def _pack_failure(codec: MethodCodec, error: BaseException, *, dev: bool) -> byt
 
 def unpack_failure(codec: MethodCodec, body: bytes | memoryview, *, refused: bool) -> Exception:
     """The exception for an error reply: the declared error itself, or an `RpcError`."""
+    try:
+        check_containers(body, _MAX_CONTAINERS)
+    except ContainersError as problem:
+        message = f"{codec.spec.path}: its error cannot be read: {problem}"
+        return RpcError(Code.INTERNAL, message, origin=Origin.CONNECTION, executed=not refused)
     try:
         name, fields = _declared(body)
         declared = codec.errors.get(name) if name else None

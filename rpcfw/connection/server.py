@@ -7,23 +7,20 @@ passes, and counts handlers until they have really ended, not until their stream
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import math
-import sys
-from asyncio import Task
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from rpcfw.call import Call, Handler, Metadata, enter_call, pack_metadata, unpack_metadata
+from rpcfw.call import Call, enter_call, pack_metadata, unpack_metadata
 from rpcfw.codec import Encoded
 from rpcfw.connection.deadlines import Deadlines
+from rpcfw.connection.exchange import Entry, Load, ServerExchange, Table, start_task
 from rpcfw.connection.failures import pack_failure
 from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.session import Session
 from rpcfw.connection.streams import ItemReceiver, ItemSender
 from rpcfw.errors import Code, ProtocolError, RpcError
-from rpcfw.transport import peer_subject
 from rpcfw.wire.frames import (
     BY_NAME,
     CREDIT,
@@ -41,89 +38,11 @@ from rpcfw.wire.frames import (
     with_metadata,
 )
 from rpcfw.wire.handshake import Hello, Settings
-from rpcfw.wire.reader import Budget
 
 logger = logging.getLogger("rpcfw")
 
 _HELD_BYTES = 64 * 1024
 """Requests of at least this size are counted against the memory budget while their handler runs."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Entry:
-    """A method as a server serves it."""
-
-    codec: MethodCodec
-    handler: Handler
-
-
-@dataclasses.dataclass(slots=True)
-class Load:
-    """What all connections of a server share: what may run, and what runs now."""
-
-    max_running: int
-    budget: Budget
-    dev: bool = False
-    draining: bool = False
-    running: int = 0
-    served: int = 0
-    refused: int = 0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Table:
-    """The methods of a server: by number as the handshake says, and by name for calls without a handshake."""
-
-    entries: Sequence[Entry | None]
-    by_name: Mapping[str, Entry]
-    hello: Hello
-
-
-class ServerExchange:
-    """One call in progress, from its request to the end of its handler."""
-
-    __slots__ = (
-        "codec",
-        "connection",
-        "deadline",
-        "held",
-        "receiver",
-        "reply_metadata",
-        "sender",
-        "silent",
-        "started",
-        "task",
-    )
-
-    def __init__(self, connection: ServerConnection, codec: MethodCodec, deadline: float) -> None:
-        self.connection = connection
-        self.codec = codec
-        self.deadline = deadline
-        self.task: Task[None] | None = None
-        self.started = False
-        self.silent = False
-        self.held = 0
-        self.reply_metadata: dict[str, str | bytes] | None = None
-        self.receiver: ItemReceiver | None = None
-        self.sender: ItemSender | None = None
-
-    @property
-    def peer(self) -> str:
-        """The caller's address."""
-        session = self.connection.session
-        subject = peer_subject(session.link)
-        return f"{session.peer_name} ({subject})" if subject else session.peer_name
-
-    def set_reply_metadata(self, metadata: Metadata) -> None:
-        """Send these with the reply."""
-        merged = {**(self.reply_metadata or {}), **metadata}
-        size, limit = len(pack_metadata(merged)), self.connection.session.outbox.limits.max_metadata_bytes
-        if size > limit:
-            raise RpcError(
-                Code.RESOURCE_EXHAUSTED,
-                f"reply metadata of {size:,} bytes is over the {limit:,} that the client accepts",
-            )
-        self.reply_metadata = merged
 
 
 class ServerConnection:
@@ -224,7 +143,7 @@ class ServerConnection:
                 self._refuse_load()
             codec = entry.codec
             exchange = ServerExchange(
-                self, codec, self._loop.time() + extra / TICKS_PER_S if extra else math.inf
+                self.session, codec, self._loop.time() + extra / TICKS_PER_S if extra else math.inf
             )
             if len(body) >= _HELD_BYTES:
                 self._hold(exchange, len(body))
@@ -270,7 +189,9 @@ class ServerConnection:
                 )
                 return
             if len(items) != extra:
-                raise ProtocolError(f"stream {stream}: a batch of {len(items):,} items says that it has {extra:,}")
+                raise ProtocolError(
+                    f"stream {stream}: a batch of {len(items):,} items says that it has {extra:,}"
+                )
             receiver.arrive(items, cost)
         if flags & END:
             receiver.end()
@@ -367,7 +288,9 @@ class ServerConnection:
         self, exchange: ServerExchange, entry: Entry, call: Call, stream: int, oneway: int
     ) -> None:
         exchange.started = True
-        enter_call(call)  # in the task's own context: the connection's would keep it, and all it holds, until the next
+        enter_call(
+            call
+        )  # in the task's own context: the connection's would keep it, and all it holds, until the next
         codec = entry.codec
         flags = END
         body: Encoded = b""
@@ -411,7 +334,10 @@ class ServerConnection:
         size = len(body) if isinstance(body, bytes) else sum(map(len, body))
         limit = outbox.limits.max_message_bytes
         if size > limit:
-            flags, what = END | ERROR, f"a reply of {size:,} bytes is over the {limit:,} that the client accepts"
+            flags, what = (
+                END | ERROR,
+                f"a reply of {size:,} bytes is over the {limit:,} that the client accepts",
+            )
             body = pack_error(RpcError(Code.RESOURCE_EXHAUSTED, f"{exchange.codec.spec.path}: {what}"))
         outbox.send(REPLY, flags, 0, stream, 0, body)
 
@@ -472,22 +398,11 @@ class ServerConnection:
             self._end()
 
     def _deadlines_of_calls(self) -> list[tuple[int, float]]:
-        return [(s, exchange.deadline) for s, exchange in self._exchanges.items() if exchange.deadline > -math.inf]
+        return [
+            (s, exchange.deadline) for s, exchange in self._exchanges.items() if exchange.deadline > -math.inf
+        ]
 
     def _expire(self, stream: int) -> None:
         exchange = self._exchanges[stream]
         exchange.deadline = -math.inf  # cancelled once; a handler that goes on is not cancelled again
         self._cancel(exchange, stream)
-
-
-if sys.version_info >= (3, 12):
-
-    def start_task(run: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> Task[None]:
-        """Run a handler at once until it first waits; no trip through the loop when it never does."""
-        return Task(run, loop=loop, eager_start=True)
-
-else:
-
-    def start_task(run: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> Task[None]:
-        """Run a handler at the loop's next turn."""
-        return Task(run, loop=loop)

@@ -100,9 +100,13 @@ class ItemSender:
             self._granted = None
 
     async def _make_room(self, size: int, most: int) -> None:
-        """Send what is there, so that the next item begins a message of its own. Raises RpcError for one that is too large."""
+        """Send what is there, so that the next item begins a message of its own.
+
+        Raises RpcError for an item that is too large.
+        """
         if size > most:
-            message = f"a stream item of {size:,} bytes is over the {most + _ARRAY_HEAD_BYTES:,} that the peer accepts; cut it in pieces"
+            limit = most + _ARRAY_HEAD_BYTES
+            message = f"a stream item of {size:,} bytes is over the {limit:,} that the peer accepts; cut it in pieces"
             raise RpcError(Code.RESOURCE_EXHAUSTED, message)
         self._flush()
         if self._outbox.is_sending(self._stream):

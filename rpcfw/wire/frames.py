@@ -116,7 +116,9 @@ def pack_error(error: RpcError) -> bytes:
         return _pack_error(error)
     except (TypeError, ValueError, OverflowError, RecursionError) as problem:
         note = f"{error.message} (its details cannot travel: {problem})"
-        return _pack_error(RpcError(error.code, note.encode(errors="backslashreplace").decode(), executed=error.executed))
+        return _pack_error(
+            RpcError(error.code, note.encode(errors="backslashreplace").decode(), executed=error.executed)
+        )
 
 
 def _pack_error(error: RpcError) -> bytes:

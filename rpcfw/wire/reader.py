@@ -7,7 +7,19 @@ it. After h11's reader; the right-sized buffers avoid the copies that facts abou
 from __future__ import annotations
 
 from rpcfw.errors import ProtocolError
-from rpcfw.wire.frames import CHUNK, FRAME_NAMES, HEADER, HEADER_BYTES, HELLO, ITEMS, MAGIC, REPLY, REQUEST, RESET, Frame
+from rpcfw.wire.frames import (
+    CHUNK,
+    FRAME_NAMES,
+    HEADER,
+    HEADER_BYTES,
+    HELLO,
+    ITEMS,
+    MAGIC,
+    REPLY,
+    REQUEST,
+    RESET,
+    Frame,
+)
 
 SCRATCH_BYTES = 64 * 1024
 _PEEK_BYTES = 4096

@@ -38,7 +38,9 @@ def mutual_tls(tmp_path_factory: pytest.TempPathFactory) -> TlsConfig:
 
 
 @pytest_asyncio.fixture(params=SCHEMES)
-async def place(request: pytest.FixtureRequest, tmp_path: Path, mutual_tls: TlsConfig) -> AsyncIterator[Place]:
+async def place(
+    request: pytest.FixtureRequest, tmp_path: Path, mutual_tls: TlsConfig
+) -> AsyncIterator[Place]:
     """A place on each transport in turn."""
     place = Place(request.param, tmp_path, mutual_tls)
     yield place

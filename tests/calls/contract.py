@@ -186,20 +186,27 @@ class Service(Contract):
         raise Closed(why, 7)
 
     async def wrong(self, what: str) -> list[int]:
-        return cast(Any, {"type": [1, 2, "three"], "travel": [1, object()]}[what])
+        return cast(list[int], {"type": [1, 2, "three"], "travel": [1, object()]}[what])
 
     async def wrong_items(self) -> AsyncIterator[int]:
         yield 1
         yield cast(Any, "two")
 
     async def details(self, what: str) -> int:
-        odd = {"object": object(), "number": 1 << 70, "date": datetime(2026, 1, 1, tzinfo=UTC), "text": "\ud800"}
+        odd = {
+            "object": object(),
+            "number": 1 << 70,
+            "date": datetime(2026, 1, 1, tzinfo=UTC),
+            "text": "\ud800",
+        }
         raise RpcError(Code.NOT_FOUND, "odd details", {"value": odd[what]})
 
     async def metadata(self, size: int = 0) -> dict[str, str]:
         call = rpcfw.current_call()
         rpcfw.set_reply_metadata({"first": "1", "twice": "no"})
-        rpcfw.set_reply_metadata({"twice": "yes", "blob": b"\x00\xff", **({"big": "x" * size} if size else {})})
+        rpcfw.set_reply_metadata(
+            {"twice": "yes", "blob": b"\x00\xff", **({"big": "x" * size} if size else {})}
+        )
         return {k: v if isinstance(v, str) else v.hex() for k, v in call.metadata.items()}
 
     async def blob(self, data: bytes) -> bytes:
@@ -272,7 +279,8 @@ class Service(Contract):
     def in_thread(self, word: str) -> str:
         self.diary.note("in thread")
         assert self.thread_gate.wait(10)
-        return f"{word} {rpcfw.current_call().metadata.get('who', 'nobody')} {threading.current_thread().name}"
+        who = rpcfw.current_call().metadata.get("who", "nobody")
+        return f"{word} {who!s} {threading.current_thread().name}"
 
 
 @rpcfw.service("tests.Computing")
@@ -296,13 +304,17 @@ async def numbers(*values: int) -> AsyncIterator[int]:
         yield value
 
 
-async def call(stub: Contract, kind: CallKind, step: Step, *values: int, got: list[int] | None = None) -> list[int]:
-    """Make the call of that kind; all items of the reply, which `got` has also when the call fails.
-
-    A success gives [3], [1, 2, 3], [6] or [2, 4, 6], by the kind.
-    """
+async def call(
+    stub: Contract,
+    kind: CallKind,
+    step: Step,
+    *values: int,
+    source: AsyncIterator[int] | None = None,
+    got: list[int] | None = None,
+) -> list[int]:
+    """Make the call of that kind; all items of the reply, which `got` has also when the call fails."""
     got = [] if got is None else got
-    source = numbers(*(values or (1, 2, 3)))
+    source = source or numbers(*(values or (1, 2, 3)))
     if kind is CallKind.UNARY:
         got.append(await stub.one(step))
     elif kind is CallKind.CLIENT_STREAM:

@@ -128,7 +128,7 @@ class Chain:
 
 
 class TappedTransport(MemoryTransport):
-    """Writes down the names of all frames after HELLO, in order, as they are written: (endpoint's name, frame's name)."""
+    """Writes down all frames after HELLO as they are written: the endpoint's name with the way, the frame's name."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -135,7 +135,9 @@ class Messages:
     async def literal(self, value: Literal["a", "b", 3]) -> Literal["a", "b", 3]:
         return value
 
-    async def times(self, value: tuple[datetime, date, time, timedelta]) -> tuple[datetime, date, time, timedelta]:
+    async def times(
+        self, value: tuple[datetime, date, time, timedelta]
+    ) -> tuple[datetime, date, time, timedelta]:
         return value
 
     async def numbers(self, value: tuple[int, float, Decimal, bool]) -> tuple[int, float, Decimal, bool]:
@@ -181,7 +183,9 @@ ORDER = Order(
     {"für": "Ada"},
     Order(6, [], datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=-3)))),
 )
-PERSON = Person(name="Ada", born=date(1815, 12, 10), tags={"a", "b"}, home=Address(street="x", at=UUID(int=5)))
+PERSON = Person(
+    name="Ada", born=date(1815, 12, 10), tags={"a", "b"}, home=Address(street="x", at=UUID(int=5))
+)
 
 VALUES: list[tuple[str, Any]] = [
     ("dataclass", ORDER),
@@ -201,8 +205,11 @@ VALUES: list[tuple[str, Any]] = [
     ("enums", {Colour.RED: Level.LOW, Colour.BLUE: Level.HIGH}),
     ("literal", "b"),
     ("literal", 3),
-    ("times", (datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC), date(2026, 2, 3), time(4, 5, 6, 7), timedelta(-1, 2, 3))),
-    ("times", (datetime(2026, 2, 3, 4, 5, 6), date.max, time.min, timedelta(0))),  # noqa: DTZ001  # a naive one stays so
+    (
+        "times",
+        (datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC), date(2026, 2, 3), time(4, 5, 6, 7), timedelta(-1, 2, 3)),
+    ),
+    ("times", (datetime(2026, 2, 3, 4, 5, 6), date.max, time.min, timedelta(0))),  # a naive one stays so
     ("numbers", (-(1 << 63), -0.0, Decimal("1E-30"), False)),
     ("numbers", ((1 << 64) - 1, float("inf"), Decimal("123456789.000"), True)),
     ("text", "Größe \U0001f600 \0"),

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ class Place:
             return f"unix://{self._folder}/{next(self._numbers)}"
         return f"mem://{next(self._numbers)}" if self.scheme == "mem" else f"{self.scheme}://127.0.0.1:0"
 
-    async def serve(self, *implementations: Any, listen: str | Endpoint | None = None, **options: Any) -> Server:
+    async def serve(
+        self, *implementations: Any, listen: str | Endpoint | None = None, **options: Any
+    ) -> Server:
         """A server that listens; `options` as for `rpcfw.serve`."""
         options.setdefault("limits", QUIET)
         server = rpcfw.serve(
@@ -76,9 +79,15 @@ class Place:
 
     async def settle(self) -> None:
         """Wait until no call is in progress on any side."""
-        async with asyncio.timeout(SETTLE_S):
-            while any(server.running for server in self.servers) or any(map(in_flight, self.clients)):
-                await asyncio.sleep(0)
+        await until(lambda: not any(server.running for server in self.servers))
+        await until(lambda: not any(map(in_flight, self.clients)))
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Turn the loop until it holds: for what tells nobody that it has happened."""
+    async with asyncio.timeout(SETTLE_S):
+        while not holds():
+            await asyncio.sleep(0)  # there is no event for it
 
 
 def limits(**changes: Any) -> Limits:

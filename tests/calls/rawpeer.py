@@ -81,7 +81,9 @@ class RawPeer:
         """The number of a method of the contract."""
         return self._methods[name]
 
-    def request(self, name: str, arguments: dict[str, Any] | bytes, *, flags: int = END, metadata: bytes = b"") -> bytes:
+    def request(
+        self, name: str, arguments: dict[str, Any] | bytes, *, flags: int = END, metadata: bytes = b""
+    ) -> bytes:
         """A request of that method, on the next stream, which is then `last_stream`."""
         body = arguments if isinstance(arguments, bytes) else bytes(msgpack.packb(arguments))
         if metadata:
@@ -147,6 +149,8 @@ class RawPeer:
         return bool(data)
 
 
-def header(length: int, kind: int, *, flags: int = 0, method: int = 0, stream: int = 0, extra: int = 0) -> bytes:
+def header(
+    length: int, kind: int, *, flags: int = 0, method: int = 0, stream: int = 0, extra: int = 0
+) -> bytes:
     """A header that may lie about its body."""
     return HEADER.pack(length, kind, flags, method, stream, extra)

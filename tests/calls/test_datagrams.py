@@ -31,8 +31,7 @@ async def datagrams() -> AsyncIterator[Datagrams]:
     assert server.running == 0
 
 
-async def test_a_one_way_call_arrives_with_metadata_and_deadline(datagrams: Datagrams) -> None:
-    service, server, _, stub = datagrams
+async def test_a_one_way_call_arrives_with_metadata_and_deadline() -> None:
     calls: list[rpcfw.Call] = []
 
     class Noting(Service):
@@ -41,11 +40,13 @@ async def test_a_one_way_call_arrives_with_metadata_and_deadline(datagrams: Data
             await super().tell(text)
 
     noting = Noting()
-    async with rpcfw.serve(noting, listen="udp://127.0.0.1:0", limits=QUIET) as other:
-        async with rpcfw.connect(other.endpoint) as client:
-            told = cast(Any, client.stub(Contract)).with_options(metadata={"who": "ada"}, timeout_s=30)
-            await told.tell("hello")
-            await noting.diary.until("told")
+    async with (
+        rpcfw.serve(noting, listen="udp://127.0.0.1:0", limits=QUIET) as server,
+        rpcfw.connect(server.endpoint) as client,
+    ):
+        told = cast(Any, client.stub(Contract)).with_options(metadata={"who": "ada"}, timeout_s=30)
+        await told.tell("hello")
+        await noting.diary.until("told")
     assert noting.told == ["hello"]
     assert calls[0].metadata["who"] == "ada"
     assert 0 < calls[0].remaining_s(asyncio.get_running_loop()) <= 30
@@ -60,14 +61,18 @@ async def test_heartbeats_are_answered(datagrams: Datagrams) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.value.replace(" ", "_"))
-async def test_a_call_that_wants_a_reply_is_refused_with_the_mend(datagrams: Datagrams, kind: CallKind) -> None:
-    with pytest.raises(RpcError, match=r"wants a reply, and udp://.* one-way calls only; use tcp://") as caught:
+async def test_a_call_that_wants_a_reply_is_refused_with_the_mend(
+    datagrams: Datagrams, kind: CallKind
+) -> None:
+    with pytest.raises(
+        RpcError, match=r"wants a reply, and udp://.* one-way calls only; use tcp://"
+    ) as caught:
         await call(datagrams[3], kind, Step.SUCCEED)
     assert (caught.value.code, caught.value.executed) == (Code.UNIMPLEMENTED, False)
 
 
 async def test_a_call_too_large_for_a_datagram_is_refused_with_the_mend(datagrams: Datagrams) -> None:
-    with pytest.raises(RpcError, match="at most 65507 bytes.*use tcp://") as caught:
+    with pytest.raises(RpcError, match=r"at most 65507 bytes.*use tcp://") as caught:
         await datagrams[3].send(bytes(70_000))
     assert caught.value.code is Code.INVALID_ARGUMENT
 
@@ -95,7 +100,15 @@ async def test_datagrams_that_are_no_calls_are_passed_over(datagrams: Datagrams)
     loop = asyncio.get_running_loop()
     where = (server.endpoint.host, server.endpoint.port)
     transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=where)
-    for junk in (b"", b"x", bytes(16), b"\xff" * 16, b"GET / HTTP/1.1\r\n\r\n", os.urandom(1000), bytes(60_000)):
+    for junk in (
+        b"",
+        b"x",
+        bytes(16),
+        b"\xff" * 16,
+        b"GET / HTTP/1.1\r\n\r\n",
+        os.urandom(1000),
+        bytes(60_000),
+    ):
         transport.sendto(junk)
     await stub.tell("still here")
     await service.diary.until("told")

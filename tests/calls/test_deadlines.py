@@ -12,7 +12,7 @@ import rpcfw
 from rpcfw import CallKind, Code, Endpoint, Origin, RpcError
 from rpcfw.wire.frames import END, REQUEST, frame
 from tests.calls.contract import KINDS, Contract, Service, Step, call
-from tests.calls.place import Place, connection_of, limits
+from tests.calls.place import Place, connection_of, limits, until
 from tests.calls.rawpeer import RawPeer
 from tests.calls.virtual import now, virtual_time
 
@@ -43,7 +43,7 @@ def test_a_call_ends_at_its_deadline_on_both_sides(kind: CallKind) -> None:
     async def scenario() -> None:
         place = Place("mem")
         service, stub, _ = await begin(place)
-        with pytest.raises(RpcError, match="before the deadline|at its deadline") as caught:
+        with pytest.raises(RpcError, match=r"before the deadline|at its deadline") as caught:
             await call(within(stub, 3.5), kind, Step.WAIT)
         assert caught.value.code is Code.DEADLINE_EXCEEDED
         assert now() == pytest.approx(3.5, abs=2 * TICK_S)
@@ -150,8 +150,7 @@ async def test_a_deadline_ends_the_wait_for_a_link_that_takes_no_bytes() -> None
     (link,) = server_links(place)
     link.pause_reading()
     stuck = [asyncio.create_task(stub.blob(bytes(MB))) for _ in range(2)]
-    while not connection_of(client).session.outbox.congested:
-        await asyncio.sleep(0)
+    await until(lambda: connection_of(client).session.outbox.congested)
     began = now()
     with pytest.raises(RpcError, match="took no more bytes before the deadline") as caught:
         await within(stub, 2).nothing()
@@ -221,7 +220,9 @@ async def stranger(place: Place, says: bytes = b"", **options: Any) -> tuple[rpc
 async def test_a_listener_that_says_nothing_is_given_up_after_the_handshake_timeout() -> None:
     place = Place("mem")
     _, stub = await stranger(place)
-    with pytest.raises(RpcError, match=r"did not answer the handshake within 5 s; is it an rpcfw server\?") as caught:
+    with pytest.raises(
+        RpcError, match=r"did not answer the handshake within 5 s; is it an rpcfw server\?"
+    ) as caught:
         await stub.nothing()
     error = caught.value
     assert (error.code, error.origin, error.executed) == (Code.UNAVAILABLE, Origin.CONNECTION, False)
@@ -311,8 +312,7 @@ async def test_a_server_that_drains_while_a_client_connects_says_so() -> None:
     server = await place.serve(Service())
     client = place.connect(server, middleware=[])
     calling = asyncio.create_task(client.stub(Contract).nothing())
-    while not server.connections:
-        await asyncio.sleep(0)
+    await until(lambda: server.connections)
     draining = asyncio.create_task(server.drain(10))
     with pytest.raises(RpcError, match="the server is shutting down") as caught:
         await calling

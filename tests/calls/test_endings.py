@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,9 +47,8 @@ async def last_words(process: Process) -> str:
         return (await process.stdout.read()).decode()
 
 
-async def numbers(begun: asyncio.Event, go_on: asyncio.Event) -> AsyncIterator[int]:
+async def numbers(go_on: asyncio.Event) -> AsyncIterator[int]:
     yield 1
-    begun.set()
     await go_on.wait()
     yield 2
 
@@ -60,7 +59,10 @@ async def in_progress(stub: Parting, go_on: asyncio.Event, others: int = 0) -> l
     async def whole(number: int) -> list[int]:
         return [item async for item in stub.stream(number)]
 
-    makers = itertools.cycle((stub.wait, whole, lambda n: stub.total(numbers(asyncio.Event(), go_on))))
+    async def total(number: int) -> int:
+        return await stub.total(numbers(go_on))
+
+    makers: Iterator[Callable[[int], Awaitable[object]]] = itertools.cycle((stub.wait, whole, total))
     tasks: list[asyncio.Task[object]] = [
         asyncio.ensure_future(make(number)) for number, make in zip(range(CALLS), makers, strict=False)
     ]
@@ -146,12 +148,15 @@ os.wait()
 
 async def test_a_client_used_after_a_fork_says_so() -> None:
     async with server_process() as (_, url):
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", FORKING, url, cwd=ROOT, stdout=PIPE)
+        arguments = ("-c", FORKING, url)
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT, stdout=PIPE)
         output = await last_words(process)
         await process.wait()
     first, second = output.splitlines()
     assert first == "0"
-    assert second.startswith("FAILED_PRECONDITION: this client belongs to another event loop, or was made before a fork")
+    assert second.startswith(
+        "FAILED_PRECONDITION: this client belongs to another event loop, or was made before"
+    )
 
 
 async def test_a_client_of_another_loop_says_so(here: Place) -> None:
@@ -184,7 +189,9 @@ async def test_an_http_server_is_told_from_an_rpcfw_server() -> None:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with rpcfw.connect(f"tcp://127.0.0.1:{port}", middleware=[]) as client, asyncio.timeout(PATIENCE_S):
-        with pytest.raises(RpcError, match=r"does not speak rpcfw: its first bytes are b'HTTP/1.1 400 Bad'") as caught:
+        with pytest.raises(
+            RpcError, match=r"does not speak rpcfw: its first bytes are b'HTTP/1.1 400 Bad'"
+        ) as caught:
             await client.stub(Contract).nothing()
     assert (caught.value.code, caught.value.executed) == (Code.UNAVAILABLE, False)
     server.close()
@@ -201,7 +208,9 @@ async def test_a_silent_listener_is_given_up_after_the_timeout_of_the_handshake(
     options = ConnectionOptions(handshake_timeout_s=0.05)
     client = rpcfw.connect(f"tcp://127.0.0.1:{port}", middleware=[], options=options)
     async with client, asyncio.timeout(PATIENCE_S):
-        with pytest.raises(RpcError, match=r"did not answer the handshake within 0.05 s; is it an rpcfw server\?"):
+        with pytest.raises(
+            RpcError, match=r"did not answer the handshake within 0.05 s; is it an rpcfw server\?"
+        ):
             await client.stub(Contract).nothing()
     server.close()
     await server.wait_closed()
@@ -221,7 +230,11 @@ async def test_a_listener_that_hangs_up_is_told_at_once() -> None:
     await server.wait_closed()
 
 
-@pytest.mark.parametrize("says", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(50)])
+HTTP_REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+TLS_HANDSHAKE = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(50)
+
+
+@pytest.mark.parametrize("says", [HTTP_REQUEST, TLS_HANDSHAKE], ids=["http", "tls"])
 async def test_a_server_tells_another_protocol_at_its_first_bytes(here: Place, says: bytes) -> None:
     server = await here.serve(Service())
     reader, writer = await asyncio.open_connection(server.endpoint.host, server.endpoint.port)

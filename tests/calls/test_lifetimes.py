@@ -14,11 +14,13 @@ from rpcfw.transport.link import ReceiverFactory
 from rpcfw.transport.memory import MemoryTransport
 from rpcfw.wire.frames import MAX_STREAM_ID
 from tests.calls.contract import Contract, Service, Step
-from tests.calls.place import Place, connection_of, limits
+from tests.calls.place import Place, connection_of, limits, until
 from tests.calls.virtual import now, virtual_time
 
 
-async def begin(place: Place, server_limits: Any = None, **options: Any) -> tuple[Service, Contract, rpcfw.Client]:
+async def begin(
+    place: Place, server_limits: Any = None, **options: Any
+) -> tuple[Service, Contract, rpcfw.Client]:
     service = Service()
     server = await place.serve(service, limits=limits(**(server_limits or {})))
     client = place.connect(server, timeout_s=None, options=ConnectionOptions(**options))
@@ -60,12 +62,16 @@ async def test_attempts_to_connect_back_off_and_calls_meanwhile_fail_at_once() -
             assert "next attempt in" in caught.value.message
             assert not client.nodes[0].available
         await asyncio.sleep(0.01)
-    waits = [later - earlier for earlier, later in zip(transport.dialled, transport.dialled[1:], strict=False)]
+    waits = [
+        later - earlier for earlier, later in zip(transport.dialled, transport.dialled[1:], strict=False)
+    ]
     expected = [min(10.0, 0.1 * 1.6**n) for n in range(len(waits))]
     assert len(waits) > 12
     for wait, nominal in zip(waits, expected, strict=True):
         assert 0.8 * nominal <= wait <= 1.2 * nominal + 0.011
-    assert len({round(wait / nominal, 3) for wait, nominal in zip(waits, expected, strict=True)}) > 5, "no jitter"
+    assert len({round(wait / nominal, 3) for wait, nominal in zip(waits, expected, strict=True)}) > 5, (
+        "no jitter"
+    )
     await client.close()
 
 
@@ -100,7 +106,7 @@ async def test_a_client_connects_again_when_its_server_is_back() -> None:
 @virtual_time
 async def test_a_pool_opens_as_many_connections_and_uses_all() -> None:
     place = Place("mem")
-    service, stub, client = await begin(place, pool_size=3)
+    service, stub, _ = await begin(place, pool_size=3)
     for _ in range(20):
         await stub.nothing()
     assert place.servers[0].connections == 3
@@ -195,7 +201,7 @@ async def test_quiet_connections_live_on_as_long_as_pings_are_answered() -> None
 @virtual_time
 async def test_a_client_that_pings_too_often_is_sent_away_with_the_reason() -> None:
     place = Place("mem")
-    service, stub, client = await begin(place, keepalive_s=0.2, keepalive_timeout_s=0.2)
+    service, stub, _ = await begin(place, keepalive_s=0.2, keepalive_timeout_s=0.2)
     with pytest.raises(RpcError, match="too many pings: at most one every 1 s is allowed"):
         await stub.one(Step.WAIT)
     assert now() < 6
@@ -260,7 +266,7 @@ async def test_one_way_calls_are_use() -> None:
 @virtual_time
 async def test_a_server_sends_unused_connections_away() -> None:
     place = Place("mem")
-    service, stub, _ = await begin(place, {"idle_s": 50}, idle_s=None)
+    _, stub, _ = await begin(place, {"idle_s": 50}, idle_s=None)
     await stub.nothing()
     await asyncio.sleep(45)
     assert place.servers[0].connections == 1
@@ -368,8 +374,7 @@ async def test_a_peer_that_reads_nothing_does_not_hold_up_the_end() -> None:
     cast(Any, connection_of(client).session.link).pause_reading()
     link = server_link(place)
     reading = asyncio.create_task(stub.blob(bytes(10_000_000)))
-    while not link.get_write_buffer_size():
-        await asyncio.sleep(0)
+    await until(link.get_write_buffer_size)
     await place.servers[0].drain(3)
     assert now() < 5
     await asyncio.sleep(10)

@@ -15,7 +15,7 @@ import rpcfw
 from rpcfw import Code, ConnectionOptions, RpcError, Settings
 from rpcfw.wire.frames import CHUNK, CREDIT, END, HELLO, MAGIC, PING, PONG, REPLY, REQUEST, RESET, frame
 from tests.calls.contract import Contract, Service, Step
-from tests.calls.place import Place, assert_idle, limits
+from tests.calls.place import Place, assert_idle, limits, until
 from tests.calls.rawpeer import RawPeer, header
 
 MB = 1_000_000
@@ -49,9 +49,7 @@ class Shop:
             await peer.close()
         self.service.mending.set()
         self.service.thread_gate.set()
-        async with asyncio.timeout(5):
-            while self.server.running > 1:
-                await asyncio.sleep(0)
+        await until(lambda: self.server.running == 1)
         await self.bystander.nothing()
         self.service.gate.set()
         assert await self.waiting == 3
@@ -141,7 +139,13 @@ async def test_a_bomb_is_refused_at_little_cost(here: Place, memory: Any, method
 async def test_a_bomb_in_metadata_is_the_callers_error(opened: Opened) -> None:
     shop = await opened()
     peer = await shop.peer()
-    for metadata in (nested(10_000), b"\x81\xa1a" + nested(10_000), b"\xdf\xff\xff\xff\xff", b"\x90", b"\xc1"):
+    for metadata in (
+        nested(10_000),
+        b"\x81\xa1a" + nested(10_000),
+        b"\xdf\xff\xff\xff\xff",
+        b"\x90",
+        b"\xc1",
+    ):
         peer.write(peer.request("metadata", {}, metadata=metadata))
         error = await peer.refusal(peer.last_stream)
         assert error.code is Code.INVALID_ARGUMENT
@@ -162,7 +166,9 @@ async def test_a_bomb_among_items_is_refused(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("kind", [REQUEST, CHUNK, PING, 0, 77])
-async def test_a_length_of_four_gigabytes_is_refused_at_its_header(opened: Opened, memory: Any, kind: int) -> None:
+async def test_a_length_of_four_gigabytes_is_refused_at_its_header(
+    opened: Opened, memory: Any, kind: int
+) -> None:
     shop = await opened()
     peer = await shop.peer()
     peer.write(header(U32, kind, stream=1, extra=U32))
@@ -176,7 +182,7 @@ async def test_a_message_of_four_gigabytes_is_refused_at_its_first_chunk(opened:
     shop = await opened()
     peer = await shop.peer()
     peer.write(frame(CHUNK, 0, 0, 1, U32, bytes(10)))
-    code, reason = await peer.farewell()
+    _, reason = await peer.farewell()
     assert "a message of 4,294,967,295 bytes is over the limit of 16,777,216" in reason
     assert memory() < 5 * MB
 
@@ -204,7 +210,8 @@ async def test_chunks_that_do_not_add_up_are_refused(opened: Opened, extra: str)
     shop = await opened()
     peer = await shop.peer()
     peer.write(frame(CHUNK, 0, 0, 1, 1000, bytes(500)))
-    peer.write(frame(CHUNK if extra == "too_much" else REQUEST, 0, 1, 1, 1000, bytes(501 if extra == "too_much" else 1)))
+    kind, size = (CHUNK, 501) if extra == "too_much" else (REQUEST, 1)
+    peer.write(frame(kind, 0, 1, 1, 1000, bytes(size)))
     _, reason = await peer.farewell()
     assert "where 500 bytes of the message were left" in reason
 
@@ -245,8 +252,7 @@ async def test_memory_for_large_messages_is_refused_beyond_the_budget_and_given_
     await peer.reply(peer.last_stream)
     assert shop.server._load.budget.used == MB
     await peer.close()
-    while shop.server._load.budget.used:
-        await asyncio.sleep(0)
+    await until(lambda: not shop.server._load.budget.used)
 
 
 async def test_large_requests_that_are_refused_give_their_memory_back(opened: Opened) -> None:
@@ -294,7 +300,7 @@ async def test_ten_thousand_open_streams_are_refused_beyond_the_limit(opened: Op
     await peer.write_all(b"".join(peer.request("one", {"step": "wait"}) for _ in range(10_000)))
     refused = 0
     while refused < 10_000 - 2048:
-        _, flags, _, stream, _, body = await peer.until(lambda f: f[0] == REPLY)
+        *_, body = await peer.until(lambda f: f[0] == REPLY)
         assert b"2,048 calls are open on this connection, which is its limit" in bytes(body)
         refused += 1
     assert shop.server.running == 2048 + 1
@@ -320,18 +326,21 @@ async def test_connections_beyond_the_limit_are_refused_with_the_reason(opened: 
     shop = await opened(max_connections=2)
     await shop.peer()
     client = shop.place.connect(shop.server, middleware=[])
-    with pytest.raises(RpcError, match="this server has 2 connections, which is its limit; call another") as caught:
+    with pytest.raises(
+        RpcError, match="this server has 2 connections, which is its limit; call another"
+    ) as caught:
         await client.stub(Contract).nothing()
     assert (caught.value.code, caught.value.executed) == (Code.UNAVAILABLE, False)
     await shop.peers[0].close()
     await client.close()
-    while shop.server.connections > 1:
-        await asyncio.sleep(0)
+    await until(lambda: shop.server.connections == 1)
     await shop.place.connect(shop.server).stub(Contract).nothing()
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in_one_read", "after_they_began"])
-async def test_rapid_resets_run_no_more_handlers_than_the_limit(opened: Opened, memory: Any, together: bool) -> None:
+async def test_rapid_resets_run_no_more_handlers_than_the_limit(
+    opened: Opened, memory: Any, together: bool
+) -> None:
     shop = await opened(max_running=500)
     peer = await shop.peer()
     most = 0
@@ -385,7 +394,7 @@ async def test_a_flood_of_pings_is_sent_away(opened: Opened) -> None:
     shop = await opened()
     peer = await shop.peer()
     peer.write(b"".join(frame(PING, 0, 0, 0, number) for number in range(10_000)))
-    code, reason = await peer.farewell()
+    _, reason = await peer.farewell()
     assert "too many pings: at most one every 1 s is allowed" in reason
     assert sum(kind == PONG for kind, *_ in peer.frames) <= 11
 
@@ -397,7 +406,8 @@ async def test_a_client_that_reads_no_replies_is_read_no_more(opened: Opened, me
     body = bytes(msgpack.packb({"data": bytes(reply_bytes)}))
     sent = 0
     while sent < 100 * MB:
-        writing = asyncio.ensure_future(peer.write_all(b"".join(peer.request("blob", body) for _ in range(50))))
+        batch = b"".join(peer.request("blob", body) for _ in range(50))
+        writing = asyncio.create_task(peer.write_all(batch))
         for _ in range(20):
             await shop.bystander.nothing()
         if not writing.done():

@@ -9,10 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from rpcfw import CallKind, Code, RpcError, Settings
+import rpcfw
+from rpcfw import CallKind, Code, ConnectionOptions, RpcError, Settings
 from tests.calls.conftest import Served
 from tests.calls.contract import Contract, Service, Step, call
-from tests.calls.place import Place, connection_of, limits
+from tests.calls.place import Place, connection_of, limits, until
 
 WINDOW_BYTES = Settings().window_bytes
 BATCH_ITEMS = 64
@@ -69,16 +70,10 @@ async def test_a_slow_handler_stops_its_caller_and_no_other_call(served: Served)
 async def test_a_small_window_still_lets_every_item_pass(place: Place) -> None:
     small = Settings(window_bytes=100)
     server = await place.serve(Service(), limits=limits(connection=small))
-    stub = place.connect(server, options=_options(small)).stub(Contract)
+    stub = place.connect(server, options=ConnectionOptions(settings=small)).stub(Contract)
     sizes = [0, 1, 99, 100, 101, 5000, 400_000, 0, 7]
     assert [len(blob) async for blob in stub.blobs(sizes)] == sizes
     assert [len(blob) async for blob in stub.mirror(_blobs(sizes))] == sizes
-
-
-def _options(settings: Settings) -> Any:
-    from rpcfw import ConnectionOptions
-
-    return ConnectionOptions(settings=settings)
 
 
 async def _blobs(sizes: list[int]) -> AsyncIterator[bytes]:
@@ -114,6 +109,31 @@ async def test_a_caller_that_leaves_a_stream_closes_it_in_the_handler(served: Se
         break
     await cast(Any, stream).aclose()
     await served.service.diary.until("closed")
+
+
+async def test_a_stream_that_its_handler_still_holds_is_closed_all_the_same(place: Place) -> None:
+    @rpcfw.service
+    class Holding:
+        def __init__(self) -> None:
+            self.held: list[AsyncIterator[bytes]] = []
+            self.closed = asyncio.Event()
+
+        def items(self) -> AsyncIterator[bytes]:
+            self.held.append(self._items())
+            return self.held[-1]
+
+        async def _items(self) -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield bytes(WINDOW_BYTES)
+            finally:
+                self.closed.set()
+
+    holding = Holding()
+    stream = place.connect(await place.serve(holding)).stub(Holding).items()
+    await anext(stream)
+    await cast(Any, stream).aclose()
+    await holding.closed.wait()
 
 
 async def test_a_stream_left_to_the_garbage_collector_is_closed_in_the_handler(served: Served) -> None:
@@ -163,7 +183,9 @@ async def test_a_stream_left_amid_a_large_item_harms_no_other_call(served: Serve
 
 @pytest.mark.parametrize("kind", [CallKind.CLIENT_STREAM, CallKind.BIDIRECTIONAL], ids=["into", "both"])
 @pytest.mark.parametrize("wait", [False, True], ids=["at_once", "later"])
-async def test_an_error_in_the_callers_own_stream_is_the_callers(served: Served, kind: CallKind, wait: bool) -> None:
+async def test_an_error_in_the_callers_own_stream_is_the_callers(
+    served: Served, kind: CallKind, wait: bool
+) -> None:
     async def broken() -> AsyncIterator[int]:
         yield 1
         yield 2
@@ -172,11 +194,7 @@ async def test_an_error_in_the_callers_own_stream_is_the_callers(served: Served,
         raise ZeroDivisionError("of the caller")
 
     with pytest.raises(ZeroDivisionError, match="of the caller"):
-        if kind is CallKind.CLIENT_STREAM:
-            await served.stub.into(Step.WAIT, broken())
-        else:
-            async for _ in served.stub.both(Step.WAIT, broken()):
-                pass
+        await call(served.stub, kind, Step.WAIT, source=broken())
     await served.stub.nothing()
 
 
@@ -199,11 +217,14 @@ async def test_cancelling_a_call_cancels_its_handler(served: Served, kind: CallK
 
 @KIND
 async def test_a_timeout_of_asyncio_cancels_the_handler(served: Served, kind: CallKind) -> None:
-    with pytest.raises(TimeoutError):
+    async def bounded() -> None:
         async with asyncio.timeout(None) as limit:
             waiting = asyncio.create_task(served.service.diary.until("waiting"))
             waiting.add_done_callback(lambda _: limit.reschedule(0))
             await call(served.stub, kind, Step.WAIT)
+
+    with pytest.raises(TimeoutError):
+        await bounded()
     await served.service.diary.until("cancelled")
 
 
@@ -289,14 +310,9 @@ async def test_draining_the_server_lets_calls_end(served: Served) -> None:
     await served.service.diary.until("waiting", 4)
     await served.service.diary.until("telling")
     draining = asyncio.create_task(served.server.drain(60))
-    while not connection_of_any(served).draining:
-        await asyncio.sleep(0)
+    (channel,) = served.client.nodes
+    await until(lambda: cast(Any, channel)._draining)
     served.service.gate.set()
     assert await asyncio.gather(*calling) == [[3], [1, 2, 3], [6], [2, 4, 6]]
     await draining
     assert served.service.told == ["one-way"]
-
-
-def connection_of_any(served: Served) -> Any:
-    (channel,) = served.client.nodes
-    return next(iter((*cast(Any, channel)._ready, *cast(Any, channel)._draining)))

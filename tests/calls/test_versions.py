@@ -118,12 +118,16 @@ async def test_a_new_client_calls_an_old_server(place: Place) -> None:
 
 async def test_a_method_that_an_old_server_lacks_is_told_with_what_it_has(place: Place) -> None:
     stub = place.connect(await place.serve(OLD.server)).stub(NEW.Shop)
-    with pytest.raises(RpcError, match=r"tests.Shop 1.0 at .* has no method 'added'; it has all, find, keep") as caught:
+    with pytest.raises(
+        RpcError, match=r"tests.Shop 1.0 at .* has no method 'added'; it has all, find, keep"
+    ) as caught:
         await stub.added()
     assert (caught.value.code, caught.value.executed) == (Code.UNIMPLEMENTED, False)
 
 
-async def test_a_parameter_added_without_a_default_is_told_by_name_before_anything_is_sent(place: Place) -> None:
+async def test_a_parameter_added_without_a_default_is_told_by_name_before_anything_is_sent(
+    place: Place,
+) -> None:
     @rpcfw.service("tests.Shop", version="2.0")
     class Shop:
         async def find(self, name: str, colour: str) -> str:

@@ -36,7 +36,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Let time pass at once. Raises RuntimeError when it has passed for too long."""
         self._now += seconds
         if self._now > START_S + LIMIT_S:
-            raise RuntimeError(f"{LIMIT_S:.0f} s of virtual time have passed: the test waits for what never happens")
+            raise RuntimeError(
+                f"{LIMIT_S:.0f} s of virtual time have passed: the test waits for what never happens"
+            )
 
 
 class _Jumping(selectors.DefaultSelector):
@@ -49,7 +51,7 @@ class _Jumping(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         self._loop.turns += 1
         ready = super().select(0)
-        if ready or timeout is not None and timeout <= 0:
+        if ready or (timeout is not None and timeout <= 0):
             return ready
         if timeout is None:
             raise RuntimeError("every task waits and there is no timer: nothing will ever happen")

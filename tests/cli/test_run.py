@@ -123,3 +123,20 @@ async def test_a_handler_that_blocks_its_thread_does_not_keep_the_process(folder
     assert "a handler blocks its thread beyond the grace" in running.text
     with pytest.raises(rpcfw.RpcError):
         await call
+
+
+@pytest.mark.parametrize("option", [("--listen", "tcp://127.0.0.1:0"), ("--dev",)])
+def test_a_target_that_is_a_server_refuses_options_that_are_its_own(
+    folder: Path, start: Start, option: tuple[str, ...]
+) -> None:
+    (folder / "served.py").write_text(
+        "import rpcfw, shop\nserver = rpcfw.serve(shop.Orders(), listen='tcp://127.0.0.1:0', grace_s=3)\n"
+    )
+    refused = start("run", "served:server", *option)
+    assert refused.code() == 2
+    assert f"leave out {option[0]}" in refused.text
+    running = start("run", "served:server")
+    running.serving()
+    running.signal(signal.SIGTERM)
+    assert running.code() == 0
+    assert "for up to 3 s" in running.text

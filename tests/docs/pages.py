@@ -68,4 +68,7 @@ def matches(expected: str, actual: str) -> bool:
     pattern = ""
     for line in expected.strip("\n").splitlines():
         pattern += r"(?:.*\n)*?" if line.strip() == "..." else re.escape(line).replace(r"\.\.\.", ".*") + "\n"
-    return re.fullmatch(pattern, "".join(f"{line.rstrip()}\n" for line in actual.strip("\n").splitlines())) is not None
+    return (
+        re.fullmatch(pattern, "".join(f"{line.rstrip()}\n" for line in actual.strip("\n").splitlines()))
+        is not None
+    )

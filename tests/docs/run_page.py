@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import inspect
 import io
+import itertools
 import linecache
 import os
 import re
@@ -86,12 +87,18 @@ class Page:
         shim.write_text(_SHIM.format(python=sys.executable, port=self._ports.real(":7000")[1:]))
         shim.chmod(0o755)
         path = os.pathsep.join([str(commands), str(Path(sys.executable).parent), os.environ["PATH"]])
-        self._environ = {**os.environ, "PATH": path, "COLUMNS": "100", "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
+        self._environ = {
+            **os.environ,
+            "PATH": path,
+            "COLUMNS": "100",
+            "NO_COLOR": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
 
     async def run(self) -> None:
         """Run all blocks. Raises Mismatch, or whatever a block raises unasked."""
         try:
-            for block, following in zip(self._blocks, [*self._blocks[1:], None], strict=True):
+            for block, following in itertools.zip_longest(self._blocks, self._blocks[1:]):
                 if block.marker == "file":
                     path = self._folder / block.note
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +189,9 @@ class Page:
         server.send_signal(number)
         printed, _ = await server.communicate()
         if server.returncode:
-            raise Mismatch(f"a server exited with {server.returncode} after {number.name}\n{printed.decode()}")
+            raise Mismatch(
+                f"a server exited with {server.returncode} after {number.name}\n{printed.decode()}"
+            )
         if block is not None:
             self._compare(block, expected, printed.decode())
 

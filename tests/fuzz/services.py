@@ -170,7 +170,7 @@ class Streams:
             yield Page([animal.kind])
 
 
-NODE = Node(7, datetime(2026, 1, 2, tzinfo=UTC), Decimal("1.5"), Colour.BLUE, [Node(8, datetime(2026, 1, 1))], {"a": {1, 2}})  # noqa: DTZ001, E501
+NODE = Node(7, datetime(2026, 1, 2, tzinfo=UTC), Decimal("1.5"), Colour.BLUE, [Node(8, datetime(2026, 1, 1))], {"a": {1, 2}})  # noqa: E501
 
 
 async def _items(*values: T) -> AsyncIterator[T]:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import rpcfw.connection.server as serving
+from rpcfw.connection.exchange import ServerExchange
 from rpcfw.connection.outbox import Outbox
-from rpcfw.connection.server import ServerConnection, ServerExchange
+from rpcfw.connection.server import ServerConnection
 from rpcfw.wire.handshake import Hello
 from rpcfw.wire.reader import Budget
 from tests.fuzz import frames

@@ -1,0 +1,109 @@
+"""What a server serves, how much of it runs, and each call in progress: the data that its connections share."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+from asyncio import Task
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
+
+from rpcfw.call import Handler, Metadata, pack_metadata
+from rpcfw.connection.method import MethodCodec
+from rpcfw.connection.session import Session
+from rpcfw.connection.streams import ItemReceiver, ItemSender
+from rpcfw.errors import Code, RpcError
+from rpcfw.transport import peer_subject
+from rpcfw.wire.handshake import Hello
+from rpcfw.wire.reader import Budget
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """A method as a server serves it."""
+
+    codec: MethodCodec
+    handler: Handler
+
+
+@dataclasses.dataclass(slots=True)
+class Load:
+    """What all connections of a server share: what may run, and what runs now."""
+
+    max_running: int
+    budget: Budget
+    dev: bool = False
+    draining: bool = False
+    running: int = 0
+    served: int = 0
+    refused: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """The methods of a server: by number as the handshake says, and by name for calls without a handshake."""
+
+    entries: Sequence[Entry | None]
+    by_name: Mapping[str, Entry]
+    hello: Hello
+
+
+class ServerExchange:
+    """One call in progress, from its request to the end of its handler."""
+
+    __slots__ = (
+        "codec",
+        "deadline",
+        "held",
+        "receiver",
+        "reply_metadata",
+        "sender",
+        "session",
+        "silent",
+        "started",
+        "task",
+    )
+
+    def __init__(self, session: Session, codec: MethodCodec, deadline: float) -> None:
+        self.session = session
+        self.codec = codec
+        self.deadline = deadline
+        self.task: Task[None] | None = None
+        self.started = False
+        self.silent = False
+        self.held = 0
+        self.reply_metadata: dict[str, str | bytes] | None = None
+        self.receiver: ItemReceiver | None = None
+        self.sender: ItemSender | None = None
+
+    @property
+    def peer(self) -> str:
+        """The caller's address."""
+        session = self.session
+        subject = peer_subject(session.link)
+        return f"{session.peer_name} ({subject})" if subject else session.peer_name
+
+    def set_reply_metadata(self, metadata: Metadata) -> None:
+        """Send these with the reply."""
+        merged = {**(self.reply_metadata or {}), **metadata}
+        size, limit = len(pack_metadata(merged)), self.session.outbox.limits.max_metadata_bytes
+        if size > limit:
+            raise RpcError(
+                Code.RESOURCE_EXHAUSTED,
+                f"reply metadata of {size:,} bytes is over the {limit:,} that the client accepts",
+            )
+        self.reply_metadata = merged
+
+
+if sys.version_info >= (3, 12):
+
+    def start_task(run: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> Task[None]:
+        """Run a handler at once until it first waits; no trip through the loop when it never does."""
+        return Task(run, loop=loop, eager_start=True)
+
+else:
+
+    def start_task(run: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> Task[None]:
+        """Run a handler at the loop's next turn."""
+        return Task(run, loop=loop)
