@@ -309,7 +309,8 @@ class Server:
             datagrams.close()
             for task in receiver.tasks:
                 task.cancel()
-        for connection in list(self._connections):
+        cut_off = list(self._connections)
+        for connection in cut_off:
             if connection.running:
                 logger.warning(
                     "%d calls of %s were cut off at the end of the grace",
@@ -317,10 +318,11 @@ class Server:
                     connection.session.peer_name,
                 )
             connection.cut_off("the server has shut down")
-        if self._connections:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):  # for handlers that take their time after being cancelled
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):  # for handlers that take their time after being cancelled
+                if self._connections:
                     await self._emptied.wait()
+                await asyncio.gather(*(connection.session.wait_closed() for connection in cut_off))
         for executor in self._executors.values():
             executor.shutdown(wait=False, cancel_futures=True)
         if self._watchdog is not None:

@@ -81,20 +81,13 @@ class ServerProcess:
             listening.cancel()
         await self.check()
 
-    async def killed(self) -> None:
-        """SIGKILL, and wait until the process is gone."""
-        self.kill()
-        await self.gone()
-
     async def check(self) -> None:
         """Raise ServerFailed if the process has ended."""
         assert self._process is not None
         if self._reader is not None and self._reader.done():
             code = await self._process.wait()
-            said = "\n".join(f"    {line}" for line in self._last_lines)
-            raise ServerFailed(
-                f"server {self.node} (pid {self.pid}) ended with {code}; it said last:\n{said}"
-            )
+            said = "".join(f"\n    {line}" for line in self._last_lines) or " nothing"
+            raise ServerFailed(f"server {self.node} (pid {self.pid}) ended with {code}; it said last:{said}")
 
     def look(self) -> tuple[float, float | None, str]:
         """Files indexed, of how many, and what there is to say."""

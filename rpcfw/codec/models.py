@@ -83,7 +83,7 @@ def _joins_models(declared: Any, seen: set[Any]) -> bool:
         members = [arg for arg in args if arg is not type(None)]
         if len(members) > 1 and any(_has_model(arg) for arg in members):
             return True
-    target = origin or declared
+    target: Any = origin or declared
     if isinstance(target, type) and _has_fields(target) and target not in seen:
         seen.add(target)
         if any(_joins_models(field, seen) for field in get_type_hints(target, include_extras=True).values()):

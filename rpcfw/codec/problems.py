@@ -23,9 +23,10 @@ def explain_decoding(error: Exception, data: bytes | bytearray | memoryview) -> 
     """The message of a decoding error, with the path and the value that broke the rule."""
     if isinstance(error, RecursionError):
         return "the message is nested too deeply; flatten it or send it as a stream"
-    located = getattr(error, "errors", None)
+    located: Any = getattr(error, "errors", None)
     if callable(located):  # pydantic_core.ValidationError; msgspec raises its own when the model lies inside
-        return "; ".join(f"{_dotted(e['loc'])}: {e['msg']}, got {_shown(e['input'])}" for e in located()[:5])
+        problems: Any = located()
+        return "; ".join(f"{_dotted(e['loc'])}: {e['msg']}, got {_shown(e['input'])}" for e in problems[:5])
     cause = error.__cause__
     if (
         isinstance(error, msgspec.ValidationError)

@@ -140,10 +140,12 @@ class Channel:
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
-        for connection in (*self._ready, *self._draining):
-            connection.session.close("this client was closed")
+        sessions = [connection.session for connection in (*self._ready, *self._draining)]
         self._ready.clear()
         self._draining.clear()
+        for session in sessions:
+            session.close("this client was closed")
+        await asyncio.gather(*(session.wait_closed() for session in sessions))
 
     async def _call_when_connected(self, call: Call) -> Any:
         if call.deadline == math.inf:

@@ -135,7 +135,7 @@ class ClientConnection:
         Returns the result, or an async iterator of items. Cancelling it tells the server at once.
         """
         found = self._methods.get(call.method)
-        method, codec = found if found is not None else await self._bind(call.method)
+        method, codec = found if found is not None else await self._bind(call)
         spec, session = codec.spec, self.session
         try:
             body = codec.encode_call(call.arguments)
@@ -463,13 +463,15 @@ class ClientConnection:
             call.reply_metadata.update(unpack_metadata(metadata))
         return body
 
-    async def _bind(self, spec: MethodSpec) -> Bound:
+    async def _bind(self, call: Call) -> Bound:
         assert self.hello is not None
-        bound = self._methods[spec] = await bind(spec, self.peer, self.hello, self._describe)
-        return bound
 
-    async def _describe(self, service: str) -> Any:
-        return await self.call(Call(DESCRIBE, (service,), self._loop.time() + _DESCRIBE_TIMEOUT_S))
+        async def describe(service: str) -> Any:
+            deadline = min(call.deadline, self._loop.time() + _DESCRIBE_TIMEOUT_S)
+            return await self.call(Call(DESCRIBE, (service,), deadline))
+
+        bound = self._methods[call.method] = await bind(call.method, self.peer, self.hello, describe)
+        return bound
 
     def _check_size(self, spec: MethodSpec, body: Any) -> None:
         size = len(body) if isinstance(body, bytes) else sum(len(part) for part in body)

@@ -14,7 +14,6 @@ from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.session import Session
 from rpcfw.connection.streams import ItemReceiver, ItemSender
 from rpcfw.errors import Code, RpcError
-from rpcfw.transport import peer_subject
 from rpcfw.wire.handshake import Hello
 from rpcfw.wire.reader import Budget
 
@@ -80,9 +79,7 @@ class ServerExchange:
     @property
     def peer(self) -> str:
         """The caller's address."""
-        session = self.session
-        subject = peer_subject(session.link)
-        return f"{session.peer_name} ({subject})" if subject else session.peer_name
+        return self.session.peer_name
 
     def set_reply_metadata(self, metadata: Metadata) -> None:
         """Send these with the reply."""

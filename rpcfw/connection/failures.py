@@ -76,18 +76,14 @@ def unpack_failure(codec: MethodCodec, body: bytes | memoryview, *, refused: boo
     except ContainersError as problem:
         message = f"{codec.spec.path}: its error cannot be read: {problem}"
         return RpcError(Code.INTERNAL, message, origin=Origin.CONNECTION, executed=not refused)
-    try:
-        name, fields = _declared(body)
-        declared = codec.errors.get(name) if name else None
-        if declared is not None:
+    name, fields = _declared(body)
+    declared = codec.errors.get(name)
+    if declared is not None:
+        try:
             return declared.decode(fields)
-    except MessageError as problem:
-        return RpcError(
-            Code.INTERNAL,
-            f"{codec.spec.path}: its declared error {name} cannot be read: {problem}",
-            origin=Origin.CONNECTION,
-            executed=True,
-        )
+        except MessageError as problem:
+            message = f"{codec.spec.path}: its declared error {name} cannot be read: {problem}"
+            return RpcError(Code.INTERNAL, message, origin=Origin.CONNECTION, executed=True)
     error = unpack_error(body)
     error.executed = not refused
     return error

@@ -74,6 +74,7 @@ class Session(asyncio.BufferedProtocol):
         self._ping_guard: PingGuard | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._lingering: asyncio.TimerHandle | None = None
+        self._gone = asyncio.Event()
         self._pings = 0
         self._waiting_pongs: dict[int, asyncio.Future[float]] = {}
         self._reason: str | None = None
@@ -145,6 +146,10 @@ class Session(asyncio.BufferedProtocol):
             self.link.abort()
             self._lost(None)
 
+    async def wait_closed(self) -> None:
+        """Wait until the link is gone, and with it what was written has been delivered or given up."""
+        await self._gone.wait()
+
     @property
     def refused(self) -> set[int]:
         """Streams whose large message found no memory."""
@@ -162,11 +167,14 @@ class Session(asyncio.BufferedProtocol):
         if self._lingering is not None:
             self._lingering.cancel()
         self._lost(exc)
+        self._gone.set()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._reader.target()
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self.closed:  # TLS still delivers while it shuts down
+            return
         self._heard = True
         handlers = self._handlers
         try:
@@ -247,8 +255,7 @@ class Session(asyncio.BufferedProtocol):
         """Hand what is queued to the link and close it; a peer that does not read holds that up only for a while."""
         self.outbox.congested = False
         self.outbox.flush()
-        if self.link.get_write_buffer_size():
-            self._lingering = self._loop.call_later(_LINGER_S, self.link.abort)
+        self._lingering = self._loop.call_later(_LINGER_S, self.link.abort)
         self.link.close()
 
     def _lost(self, exc: BaseException | None) -> None:

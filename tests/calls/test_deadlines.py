@@ -9,8 +9,9 @@ import msgpack
 import pytest
 
 import rpcfw
-from rpcfw import CallKind, Code, Endpoint, Origin, RpcError
-from rpcfw.wire.frames import END, REQUEST, frame
+from rpcfw import CallKind, Code, Endpoint, Origin, RpcError, Settings
+from rpcfw.wire.frames import END, HELLO, REQUEST, frame
+from rpcfw.wire.handshake import Hello
 from tests.calls.contract import KINDS, Contract, Service, Step, call
 from tests.calls.place import Place, connection_of, limits, until
 from tests.calls.rawpeer import RawPeer
@@ -303,6 +304,29 @@ async def test_a_client_that_never_says_hello_is_closed_with_the_reason() -> Non
     await asyncio.sleep(4)
     assert server.connections == 0
     assert b"no HELLO within 3 s" in heard
+    await place.close()
+
+
+@virtual_time
+async def test_a_server_that_drains_says_hello_first_to_a_client_that_has_not_yet() -> None:
+    place = Place("mem")
+    server = await place.serve(Service())
+    heard = bytearray()
+
+    class Slow(Silent):
+        def buffer_updated(self, nbytes: int) -> None:
+            heard.extend(self._buffer[:nbytes])
+
+    link = await place.memory.connect(server.endpoint, Slow)
+    await until(lambda: server.connections)
+    draining = asyncio.create_task(server.drain(10))
+    await asyncio.sleep(1)
+    assert not heard
+    link.write(Hello(Settings()).pack())
+    await until(lambda: b"the server is shutting down" in heard)
+    assert heard[4] == HELLO
+    link.close()
+    await draining
     await place.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
@@ -14,8 +15,8 @@ from rpcfw.transport.link import ReceiverFactory
 from rpcfw.transport.memory import MemoryTransport
 from rpcfw.wire.frames import MAX_STREAM_ID
 from tests.calls.contract import Contract, Service, Step
-from tests.calls.place import Place, connection_of, limits, until
-from tests.calls.virtual import now, virtual_time
+from tests.calls.place import Place, connection_of, in_flight, limits, until
+from tests.calls.virtual import START_S, now, virtual_time
 
 
 async def begin(
@@ -52,26 +53,25 @@ async def test_attempts_to_connect_back_off_and_calls_meanwhile_fail_at_once() -
     transport = Dialling()
     client = rpcfw.connect("mem://nobody", transports={"mem": transport}, middleware=[])
     stub = client.stub(Contract)
-    while now() < 60:
-        called = now()
-        with pytest.raises(RpcError, match="cannot connect to mem://nobody: connection refused") as caught:
-            await stub.nothing()
-        assert (caught.value.code, caught.value.executed) == (Code.UNAVAILABLE, False)
-        assert now() == called
-        if transport.dialled[-1] != called:
-            assert "next attempt in" in caught.value.message
-            assert not client.nodes[0].available
-        await asyncio.sleep(0.01)
-    waits = [
-        later - earlier for earlier, later in zip(transport.dialled, transport.dialled[1:], strict=False)
-    ]
-    expected = [min(10.0, 0.1 * 1.6**n) for n in range(len(waits))]
-    assert len(waits) > 12
-    for wait, nominal in zip(waits, expected, strict=True):
-        assert 0.8 * nominal <= wait <= 1.2 * nominal + 0.011
-    assert len({round(wait / nominal, 3) for wait, nominal in zip(waits, expected, strict=True)}) > 5, (
-        "no jitter"
-    )
+    (channel,) = client.nodes
+    ratios = set()
+    for attempt in range(15):
+        for attempts, complaint in ((attempt + 1, "connection refused"), (attempt + 1, "next attempt in")):
+            called = now()
+            with pytest.raises(
+                RpcError, match="cannot connect to mem://nobody: connection refused"
+            ) as caught:
+                await stub.nothing()
+            assert complaint in caught.value.message
+            assert (caught.value.code, caught.value.executed) == (Code.UNAVAILABLE, False)
+            assert now() == called
+            assert len(transport.dialled) == attempts
+            assert not channel.available
+        wait_s, nominal_s = cast(Any, channel)._retry_at - START_S - now(), min(10.0, 0.1 * 1.6**attempt)
+        ratios.add(wait_s / nominal_s)
+        await asyncio.sleep(wait_s)
+    assert all(0.799 <= ratio <= 1.201 for ratio in ratios)
+    assert len(ratios) == 15, "no jitter"
     await client.close()
 
 
@@ -318,16 +318,55 @@ async def test_a_drain_ends_with_the_last_call() -> None:
     await place.close()
 
 
+@pytest.mark.parametrize("ending", ["error_of_the_source", "cancelled", "wrong_item", "deadline"])
+def test_a_drain_ends_however_the_last_call_does(ending: str) -> None:
+    @virtual_time
+    async def scenario() -> None:
+        place = Place("mem")
+        service, stub, client = await begin(place)
+        go_on = asyncio.Event()
+
+        async def source() -> AsyncIterator[int]:
+            yield 1
+            yield 2
+            await go_on.wait()
+            raise ZeroDivisionError
+
+        async def wrong_items() -> None:
+            async for _ in stub.wrong_items():
+                await go_on.wait()
+
+        timed = cast(Any, stub).with_options(timeout_s=5 if ending == "deadline" else None)
+        calling = asyncio.create_task(
+            wrong_items() if ending == "wrong_item" else timed.into(Step.WAIT, source())
+        )
+        await until(lambda: in_flight(client))
+        await asyncio.sleep(1)
+        draining = asyncio.create_task(place.servers[0].drain(60))
+        await asyncio.sleep(1)
+        if ending == "cancelled":
+            calling.cancel()
+        elif ending != "deadline":
+            go_on.set()
+        await draining
+        assert now() == pytest.approx(5 if ending == "deadline" else 2, abs=0.01)
+        await asyncio.wait([calling])
+        assert calling.cancelled() or calling.exception()
+        await place.close()
+
+    scenario()
+
+
 @virtual_time
 async def test_a_drain_cuts_off_at_the_end_of_the_grace() -> None:
     place = Place("mem")
     service, stub, _ = await begin(place)
     waiting = asyncio.create_task(stub.one(Step.WAIT))
     await stub.tell_slowly("never")
-    await service.diary.until("waiting")
+    await service.diary.until("waiting", 2)
     await place.servers[0].drain(7)
     assert now() == pytest.approx(7, abs=0.1)
-    assert service.diary.counts["cancelled"] == 1
+    assert service.diary.counts["cancelled"] == 2
     assert place.servers[0].running == 0
     with pytest.raises(RpcError) as caught:
         await waiting

@@ -103,6 +103,32 @@ async def test_a_handler_may_end_before_its_callers_stream(served: Served) -> No
     assert sent < WINDOW_BYTES / 64 + BATCH_ITEMS
 
 
+async def test_a_stream_whose_call_is_over_ends_for_whoever_still_reads_it(place: Place) -> None:
+    @rpcfw.service
+    class Careless:
+        def __init__(self) -> None:
+            self.reading: asyncio.Task[int] | None = None
+
+        async def keep(self, numbers: AsyncIterator[int]) -> int:
+            async def count() -> int:
+                return len([number async for number in numbers])
+
+            self.reading = asyncio.create_task(count())
+            await asyncio.sleep(0)
+            return 7
+
+    async def endless() -> AsyncIterator[int]:
+        while True:
+            yield 1
+            await asyncio.sleep(0)
+
+    careless = Careless()
+    stub = place.connect(await place.serve(careless)).stub(Careless)
+    assert await stub.keep(endless()) == 7
+    assert careless.reading is not None
+    await careless.reading
+
+
 async def test_a_caller_that_leaves_a_stream_closes_it_in_the_handler(served: Served) -> None:
     stream = served.stub.flood(10)
     async for _ in stream:
@@ -280,6 +306,28 @@ async def test_a_large_message_cancelled_at_any_turn_keeps_the_connection(served
                 await calling
         await served.stub.nothing()
     assert connection_of(served.client) is connection
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_links_closed_amid_much_traffic_make_no_complaint(served: Served, side: str) -> None:
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+    for turns in range(0, 40, 4):
+        await served.stub.nothing()
+        (far,) = served.server._connections
+        near = connection_of(served.client).session
+        traffic = [asyncio.create_task(served.stub.blob(bytes(200_000 + n))) for n in range(30)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if side == "client":
+            near.close("the test closes it")
+        else:
+            far.cut_off("the test closes it")
+        await asyncio.wait(traffic)
+        assert all(task.exception() is None or isinstance(task.exception(), RpcError) for task in traffic)
+        await asyncio.gather(near.wait_closed(), far.session.wait_closed())
+        await until(lambda: not served.server.connections)
+    assert complaints == []
 
 
 async def test_closing_the_client_fails_its_calls(served: Served) -> None:

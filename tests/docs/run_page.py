@@ -124,7 +124,7 @@ class Page:
         name = str(self._page)
         code = compile(source, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-        printed = io.StringIO()
+        printed, raised = io.StringIO(), None
         with contextlib.redirect_stdout(printed):
             try:
                 if code.co_flags & inspect.CO_COROUTINE:
@@ -135,8 +135,11 @@ class Page:
                 if output is None:
                     raise
                 printed.write("".join(traceback.format_exception_only(error)))
-        if output is not None or printed.getvalue():
+                raised = error
+        try:
             self._compare(output or block, output.text if output else "", printed.getvalue())
+        except Mismatch as mismatch:
+            raise mismatch from raised
 
     # console
 
@@ -157,7 +160,8 @@ class Page:
 
     async def _command(self, command: str) -> str:
         where = self._folder / ".cwd"
-        script = f"(exit {self._status})\n{self._ports.real(command)}\nstatus=$?; pwd > {shlex.quote(str(where))}; exit $status"
+        ending = f"status=$?; pwd > {shlex.quote(str(where))}; exit $status"
+        script = f"(exit {self._status})\n{self._ports.real(command)}\n{ending}"
         process = await self._spawn(script)
         printed, _ = await process.communicate()
         self._status = process.returncode or 0
@@ -185,6 +189,8 @@ class Page:
     ) -> None:
         server, self._server = self._server, None
         if server is None:
+            if block is not None:
+                raise Mismatch(f"{self._at(block)}: ^C, and no server runs")
             return
         server.send_signal(number)
         printed, _ = await server.communicate()

@@ -1,4 +1,4 @@
-"""What the documentation says in tables is what the code has: limits, codes, commands, layers; and its links lead somewhere."""
+"""What the documentation says in tables is what the code has, and its links lead somewhere."""
 
 from __future__ import annotations
 

@@ -83,7 +83,10 @@ class Findings:
             kind = f"{what}: {type(error).__name__}{where}"
         self.kinds[kind] += 1
         if self.kinds[kind] == 1:
-            print(f"\nFOUND {kind} (seed {self.seed}, connection {self.connection}, frame {self.frames:,})", flush=True)
+            print(
+                f"\nFOUND {kind} (seed {self.seed}, connection {self.connection}, frame {self.frames:,})",
+                flush=True,
+            )
             if error is not None:
                 print("".join(traceback.format_exception(error)[-12:]), flush=True)
 
@@ -101,7 +104,9 @@ class ErrorLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        self.findings.add(f"logged: {record.getMessage()[:60]}" if error is None else "raised into a handler", error)
+        self.findings.add(
+            f"logged: {record.getMessage()[:60]}" if error is None else "raised into a handler", error
+        )
 
 
 class Fuzzer:
@@ -313,7 +318,7 @@ async def _record() -> Recorded:
         for name in names:
             with contextlib.suppress(*EXPECTED):
                 await CALLS[name](unary, streams)
-        waiting = asyncio.create_task(ends.stub(Unary).wait("x"))  # type: ignore[arg-type]  # a coroutine
+        waiting = asyncio.create_task(ends.stub(Unary).wait("x"))
         await turn(3)
         ping = asyncio.create_task(ends.client.session.ping())
         await turn(5)
@@ -377,12 +382,16 @@ def fuzz(frames: int, seed: int) -> Fuzzer:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--frames", type=int, default=100_000, help="how many frames to feed (100000)")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32), help="replays a run")
+    parser.add_argument(
+        "--seed", type=int, default=random.SystemRandom().randrange(1 << 32), help="replays a run"
+    )
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     fuzzer = fuzz(options.frames, options.seed)
     findings, growth_mb = fuzzer.findings, fuzzer.growth_mb
-    print(f"\n{findings.connection:,} connections, {fuzzer.served:,} calls served, {fuzzer.refused:,} refused")
+    print(
+        f"\n{findings.connection:,} connections, {fuzzer.served:,} calls served, {fuzzer.refused:,} refused"
+    )
     for kind, times in findings.kinds.most_common():
         print(f"  {times:>8,} x {kind}")
     print(f"seed {options.seed}")

@@ -12,17 +12,24 @@ from rpcfw.wire.frames import CHUNK, HEADER, HEADER_BYTES, METADATA, ONEWAY, REQ
 
 LARGE_BYTES = 32 * 1024
 """Frames from this size on are chosen rarely, so that the run is not spent on copying."""
-_INTERESTING = (0, 1, 2, 15, 16, 17, 127, 128, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 1 << 16, 1 << 18, (1 << 18) + 1, 1 << 24,
-                (1 << 24) + 1, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFE, 0xFFFF_FFFF)  # fmt: skip
-_BODIES = (
-    b"", b"\xc0", b"\x80", b"\x90", b"\xc1", b"\x91" * 600, b"\x81" * 600, b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff",
-    b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xa5ab", b"\xc7\x0c\xff" + b"\xff" * 12, b"\xd6\xff\xff\xff\xff\xff",
-    b"\xcb\x7f\xf8" + bytes(6), b"\xcb\x7f\xf0" + bytes(6), b"\xcf" + b"\xff" * 8, b"\xa4\xed\xa0\x80\xff", b"\xdc\x10\x00" + b"\x80" * 4096,
-    b"\x81\xa5value\xdc\xff\xff" + b"\x90" * 65_535,
+_NUMBERS = (
+    0, 1, 2, 15, 16, 17, 127, 128, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 1 << 16, 1 << 18, (1 << 18) + 1, 1 << 24,
+    (1 << 24) + 1, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFE, 0xFFFF_FFFF,
 )  # fmt: skip
-_METADATA = (b"", b"\x80", b"\x81\xa7:method\xafrpcfw.Nothing/x", b"\x81\xa7:method\xb0fuzz.Unary/fail!",
-             b"\x81\xa7:method\xaffuzz.Unary/node", b"\x81\xa7:method\xaffuzz.Unary/note", b"\x81\x01\x02", b"\x81\xa1a\x90", b"\x81" * 100, b"\xde\xff\xff")  # fmt: skip
+_BODIES = (
+    *(b"", b"\xc0", b"\x80", b"\x90", b"\xc1", b"\xa5ab"),
+    *(b"\x91" * 600, b"\x81" * 600, b"\xdc\x10\x00" + b"\x80" * 4096),
+    *(head + b"\xff\xff\xff\xff" for head in (b"\xdd", b"\xdf", b"\xc6", b"\xdb", b"\xc9", b"\xd6\xff")),
+    *(b"\xc7\x0c\xff" + b"\xff" * 12, b"\xcb\x7f\xf8" + bytes(6), b"\xcb\x7f\xf0" + bytes(6)),
+    *(b"\xcf" + b"\xff" * 8, b"\xa4\xed\xa0\x80\xff", b"\x81\xa5value\xdc\xff\xff" + b"\x90" * 65_535),
+)
+_METHODS = (b"rpcfw.Nothing/x", b"fuzz.Unary/fail!", b"fuzz.Unary/node", b"fuzz.Unary/note")
+_METADATA = (
+    *(b"\x81\xa7:method" + bytes((0xA0 | len(method),)) + method for method in _METHODS),
+    *(b"", b"\x80", b"\x81\x01\x02", b"\x81\xa1a\x90", b"\x81" * 100, b"\xde\xff\xff"),
+)
 
+Way = Callable[[bytes], bytes]
 Conversation = Sequence[bytes]
 """The frames that one side sends on one connection, its HELLO first."""
 
@@ -42,11 +49,17 @@ class Mutator:
         self.recorded = list(recorded.values())
         self.small = [frame for talk in self.recorded for frame in talk[1:] if len(frame) < LARGE_BYTES]
         self.large = [frame for talk in self.recorded for frame in talk[1:] if len(frame) >= LARGE_BYTES]
-        gentle: list[Callable[[bytes], bytes]] = [
-            self._flip_body, self._flip_body, self._insert, self._insert, self._body, self._metadata, self._stream, self._chunk,
-        ]  # fmt: skip
-        rough = [self._flip, self._field, self._field, self._truncate, self._lie, self._splice, self._byte]
-        self._tempers = [gentle, gentle, gentle + rough, rough]
+        gentle: list[Way] = [
+            self._flip_body,
+            self._insert,
+            self._body,
+            self._metadata,
+            self._stream,
+            self._chunk,
+        ]
+        gentle += gentle[:2]
+        rough: list[Way] = [self._flip, self._field, self._truncate, self._lie, self._splice, self._byte]
+        self._tempers: list[list[Way]] = [gentle, gentle, gentle + rough, rough]
         self._ways = gentle
 
     def conversation(self) -> list[bytes]:
@@ -140,7 +153,7 @@ class Mutator:
         fields = list(HEADER.unpack_from(frame))
         at = self.rng.randrange(1, 6)
         widths = (0xFFFF_FFFF, 0xFF, 0xFF, 0xFFFF, 0xFFFF_FFFF, 0xFFFF_FFFF)
-        value = self.rng.choice(_INTERESTING) if self.rng.random() < 0.5 else self.rng.randrange(32)
+        value = self.rng.choice(_NUMBERS) if self.rng.random() < 0.5 else self.rng.randrange(32)
         fields[at] = value & widths[at]
         return HEADER.pack(*fields) + frame[HEADER_BYTES:]
 
@@ -149,7 +162,11 @@ class Mutator:
         if len(frame) < HEADER_BYTES:
             return frame
         length, *fields = HEADER.unpack_from(frame)
-        lie = self.rng.choice(_INTERESTING) if self.rng.random() < 0.5 else max(0, length + self.rng.randrange(-9, 10))
+        lie = (
+            self.rng.choice(_NUMBERS)
+            if self.rng.random() < 0.5
+            else max(0, length + self.rng.randrange(-9, 10))
+        )
         return HEADER.pack(min(lie, 0xFFFF_FFFF), *fields) + frame[HEADER_BYTES:]
 
     def _truncate(self, frame: bytes) -> bytes:
@@ -165,7 +182,9 @@ class Mutator:
     def _body(self, frame: bytes) -> bytes:
         """A body that is nonsense or a bomb."""
         rng = self.rng
-        return self._with_body(frame, rng.choice(_BODIES) if rng.random() < 0.7 else rng.randbytes(rng.randrange(64)))
+        return self._with_body(
+            frame, rng.choice(_BODIES) if rng.random() < 0.7 else rng.randbytes(rng.randrange(64))
+        )
 
     def _metadata(self, frame: bytes) -> bytes:
         """The METADATA flag, with metadata that may be wrong or of the wrong length."""
@@ -175,7 +194,7 @@ class Mutator:
         length, kind, flags, method, stream, extra = HEADER.unpack_from(frame)
         body = with_metadata(rng.choice(_METADATA), frame[HEADER_BYTES:])
         if rng.random() < 0.3:
-            body = rng.choice(_INTERESTING).to_bytes(4, "little") + body[4:]
+            body = rng.choice(_NUMBERS).to_bytes(4, "little") + body[4:]
         named = 0 if kind == REQUEST and rng.random() < 0.5 else method
         return HEADER.pack(len(body), kind, flags | METADATA, named, stream, extra) + body
 
@@ -194,7 +213,7 @@ class Mutator:
             return frame
         _, kind, flags, method, stream, extra = HEADER.unpack_from(frame)
         cut = self.rng.randrange(1, len(body))
-        total = len(body) if self.rng.random() < 0.6 else self.rng.choice(_INTERESTING)
+        total = len(body) if self.rng.random() < 0.6 else self.rng.choice(_NUMBERS)
         first = HEADER.pack(cut, CHUNK, 0, 0, stream, total) + body[:cut]
         if self.rng.random() < 0.2:
             return first

@@ -22,6 +22,9 @@ import rpcfw
 T = TypeVar("T")
 
 
+NOBODY = UUID(int=0)
+
+
 class Colour(enum.Enum):
     RED = "red"
     BLUE = "blue"
@@ -90,7 +93,14 @@ class Unary:
         return node
 
     async def many(
-        self, a: int, b: float = 0.5, c: str = "", d: bytes = b"", e: Options | None = None, *, f: bool = False
+        self,
+        a: int,
+        b: float = 0.5,
+        c: str = "",
+        d: bytes = b"",
+        e: Options | None = None,
+        *,
+        f: bool = False,
     ) -> str:
         return c
 
@@ -100,7 +110,7 @@ class Unary:
     async def shape(self, shape: Circle | Square | None) -> Circle | Square | None:
         return shape
 
-    async def animal(self, animal: Cat | Dog, key: UUID = UUID(int=0)) -> Cat | Dog:
+    async def animal(self, animal: Cat | Dog, key: UUID = NOBODY) -> Cat | Dog:
         return animal
 
     async def dog(self, dog: Dog) -> list[Dog]:
@@ -170,7 +180,14 @@ class Streams:
             yield Page([animal.kind])
 
 
-NODE = Node(7, datetime(2026, 1, 2, tzinfo=UTC), Decimal("1.5"), Colour.BLUE, [Node(8, datetime(2026, 1, 1))], {"a": {1, 2}})  # noqa: E501
+NODE = Node(
+    7,
+    datetime(2026, 1, 2, tzinfo=UTC),
+    Decimal("1.5"),
+    Colour.BLUE,
+    [Node(8, datetime(2026, 1, 1))],
+    {"a": {1, 2}},
+)
 
 
 async def _items(*values: T) -> AsyncIterator[T]:

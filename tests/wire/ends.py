@@ -28,7 +28,9 @@ class Ends:
         sent: every frame that crossed, with who sent it, in the order of the writes.
     """
 
-    def __init__(self, server: rpcfw.Server, settings: Settings | None = None, *, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, server: rpcfw.Server, settings: Settings | None = None, *, timeout_s: float | None = None
+    ) -> None:
         self.server = server
         self.timeout_s = timeout_s
         self.budget = Budget(1 << 30)

@@ -48,8 +48,8 @@ class FakeLink:
             self._held.append(bytes(data))
             return
         view = memoryview(data)
-        while len(view) and not self._closing:
-            target = self._receiver.get_buffer(-1)
+        while view and not self._closing:
+            target: memoryview = self._receiver.get_buffer(-1)  # type: ignore[assignment]  # as Receiver says
             size = min(len(target), len(view))
             target[:size] = view[:size]
             self._receiver.buffer_updated(size)

@@ -18,7 +18,6 @@ from rpcfw.wire.frames import (
     ERROR,
     FRAME_NAMES,
     GOAWAY,
-    HEADER_BYTES,
     METADATA,
     ONEWAY,
     REFUSED,

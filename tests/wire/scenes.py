@@ -61,7 +61,7 @@ async def streams(ends: Ends, orders: Orders) -> None:
 
 async def chunks(ends: Ends, orders: Orders) -> None:
     """A message above the frame limit both ways, and a small call that overtakes it."""
-    scan = asyncio.create_task(orders.scan(bytes(40_000)))  # type: ignore[arg-type]  # a coroutine
+    scan = asyncio.create_task(orders.scan(bytes(40_000)))
     await turn()
     assert await orders.get(1) == Order(1, "pen")
     assert await scan == bytes(40_000)
@@ -69,12 +69,12 @@ async def chunks(ends: Ends, orders: Orders) -> None:
 
 async def endings(ends: Ends, orders: Orders) -> None:
     """A call given up, a message given up half-way, a ping, a drain."""
-    waiting = asyncio.create_task(orders.wait())  # type: ignore[arg-type]  # a coroutine
+    waiting = asyncio.create_task(orders.wait())
     await turn(3)
     waiting.cancel()
     await turn(3)
     ends.near.limit = 0  # so that the first chunk stays the only one
-    scan = asyncio.create_task(orders.scan(bytes(40_000)))  # type: ignore[arg-type]  # a coroutine
+    scan = asyncio.create_task(orders.scan(bytes(40_000)))
     await turn(3)
     scan.cancel()
     await turn(3)

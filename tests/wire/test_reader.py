@@ -83,7 +83,9 @@ def test_what_comes_before_the_violation_counts_and_nothing_after_it() -> None:
     assert reader.feed(good) == []
 
 
-@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", bytes(16), HEADER.pack(0, REQUEST, END, 1, 1, 0)])
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/1.1\r\n\r\n", bytes(16), HEADER.pack(0, REQUEST, END, 1, 1, 0)]
+)
 def test_a_stranger_is_told_at_its_first_sixteen_bytes(data: bytes) -> None:
     reader = FrameReader(
         memoryview(bytearray(64)), max_frame_bytes=1, max_message_bytes=1, max_assemblies=1, budget=Budget(0)
@@ -136,9 +138,20 @@ def test_bodies_stay_as_they_are_when_more_arrives() -> None:
 
 def test_two_messages_and_a_small_frame_may_be_on_their_way_at_a_time() -> None:
     reader = made()
-    data = chunk(1, 4, b"a") + chunk(2, 4, b"x") + last(3, b"!") + chunk(1, 4, b"b") + last(2, b"yzz") + last(1, b"cc")
+    data = (
+        chunk(1, 4, b"a")
+        + chunk(2, 4, b"x")
+        + last(3, b"!")
+        + chunk(1, 4, b"b")
+        + last(2, b"yzz")
+        + last(1, b"cc")
+    )
     frames = reader.feed(data)
-    assert [(stream, bytes(body)) for _, _, _, stream, _, body in frames] == [(3, b"!"), (2, b"xyzz"), (1, b"abcc")]
+    assert [(stream, bytes(body)) for _, _, _, stream, _, body in frames] == [
+        (3, b"!"),
+        (2, b"xyzz"),
+        (1, b"abcc"),
+    ]
 
 
 @pytest.mark.parametrize("other", [CREDIT, PING])
@@ -172,7 +185,11 @@ def test_a_message_for_which_there_is_no_memory_is_read_past() -> None:
     budget = Budget(1500)
     reader = made(budget)
     frames = reader.feed(
-        chunk(1, 1000, b"a" * 999) + chunk(2, 1000, b"b" * 999) + last(2, b"b") + last(1, b"a") + last(3, b"c")
+        chunk(1, 1000, b"a" * 999)
+        + chunk(2, 1000, b"b" * 999)
+        + last(2, b"b")
+        + last(1, b"a")
+        + last(3, b"c")
     )
     assert [(stream, len(body)) for _, _, _, stream, _, body in frames] == [(2, 0), (1, 1000), (3, 1)]
     assert reader.refused == {2}

@@ -65,7 +65,10 @@ FRAMES: list[tuple[Frame, str]] = [
     ((CREDIT, 0, 0, 1, 131_072, b""), "00000000 04 00 0000 01000000 00000200"),
     ((RESET, 0, 0, 1, 4, b"late"), "04000000 05 00 0000 01000000 04000000 6c617465"),
     ((PING, 0, 0, 0, 0xFFFF_FFFF, b""), "00000000 06 00 0000 00000000 ffffffff"),
-    ((PONG, 0, 0, 0, 1, b"\x81\xa7running\x05"), "0a000000 07 00 0000 00000000 01000000 81a772756e6e696e6705"),
+    (
+        (PONG, 0, 0, 0, 1, b"\x81\xa7running\x05"),
+        "0a000000 07 00 0000 00000000 01000000 81a772756e6e696e6705",
+    ),
     ((GOAWAY, 0, 0, 0, 14, b"bye"), "03000000 08 00 0000 00000000 0e000000 627965"),
 ]
 
@@ -164,7 +167,10 @@ def test_errors_are_decoded_as_recorded() -> None:
         (Code.INVALID_ARGUMENT, {}),
         (Code.UNIMPLEMENTED, {}),
     ]
-    assert pack_error(RpcError(errors[1].code, errors[1].message, errors[1].details, executed=True)) == replies[1][5]
+    assert (
+        pack_error(RpcError(errors[1].code, errors[1].message, errors[1].details, executed=True))
+        == replies[1][5]
+    )
     declared = msgpack.unpackb(replies[0][5])
     assert declared["declared"] == "OutOfStock"
     assert msgpack.unpackb(declared["fields"]) == {"item": "moon", "left": 0}
@@ -218,7 +224,9 @@ def test_a_mutated_stream_gives_frames_or_a_named_violation_and_keeps_no_memory(
             case "double":
                 stream[at:at] = stream[at : at + data.draw(st.integers(1, 200))]
             case "number":
-                stream[at : at + 4] = data.draw(st.sampled_from((b"\xff" * 4, bytes(4), b"\xff\xff\0\0", b"\0\0\0\x80")))
+                stream[at : at + 4] = data.draw(
+                    st.sampled_from((b"\xff" * 4, bytes(4), b"\xff\xff\0\0", b"\0\0\0\x80"))
+                )
         if not stream:
             break
     settings, budget = Settings(max_message_bytes=60_000), Budget(200_000)

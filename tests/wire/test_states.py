@@ -33,7 +33,9 @@ def test_an_item_costs_its_bytes_and_sixty_four() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 64)), max_size=60), st.integers(1, 4000))
-def test_sender_and_receiver_agree_on_the_credit_whatever_is_sent(batches: list[tuple[int, int]], size: int) -> None:
+def test_sender_and_receiver_agree_on_the_credit_whatever_is_sent(
+    batches: list[tuple[int, int]], size: int
+) -> None:
     sender, receiver = SendWindow(size), ReceiveWindow(size)
     unread: list[int] = []
     for body_bytes, items in batches:
@@ -198,9 +200,21 @@ def test_metadata_stands_before_the_rest_of_the_body() -> None:
     ("body", "code", "reason"),
     [
         (b"\x01\0\0", Code.INVALID_ARGUMENT, "must begin with the four bytes of its length"),
-        (with_metadata(b"abc", b"")[:-1], Code.INVALID_ARGUMENT, "metadata of 3 bytes does not fit into a body of 6"),
-        (b"\xff\xff\xff\xff", Code.RESOURCE_EXHAUSTED, "metadata of 4,294,967,295 bytes is over the limit of 100"),
-        (with_metadata(bytes(101), b""), Code.RESOURCE_EXHAUSTED, "metadata of 101 bytes is over the limit of 100"),
+        (
+            with_metadata(b"abc", b"")[:-1],
+            Code.INVALID_ARGUMENT,
+            "metadata of 3 bytes does not fit into a body of 6",
+        ),
+        (
+            b"\xff\xff\xff\xff",
+            Code.RESOURCE_EXHAUSTED,
+            "metadata of 4,294,967,295 bytes is over the limit of 100",
+        ),
+        (
+            with_metadata(bytes(101), b""),
+            Code.RESOURCE_EXHAUSTED,
+            "metadata of 101 bytes is over the limit of 100",
+        ),
     ],
 )
 def test_metadata_that_does_not_fit_refuses_its_call(body: bytes, code: Code, reason: str) -> None:
@@ -214,7 +228,12 @@ def test_errors_travel_with_code_message_details_and_whether_they_ran() -> None:
     sent = RpcError(Code.ABORTED, "Größe", {"n": [1, None, {"x": 1.5}]}, executed=True)
     sent.remote_traceback = "trace"
     read = unpack_error(pack_error(sent))
-    assert (read.code, read.message, read.details, read.executed) == (sent.code, sent.message, sent.details, True)
+    assert (read.code, read.message, read.details, read.executed) == (
+        sent.code,
+        sent.message,
+        sent.details,
+        True,
+    )
     assert (read.origin, read.remote_traceback) == (Origin.REMOTE, "trace")
 
 
