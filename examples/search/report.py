@@ -23,7 +23,6 @@ _STREAMS = {
     rpcfw.CallKind.CLIENT_STREAM: "out",
     rpcfw.CallKind.BIDIRECTIONAL: "both",
 }
-_PHASES = {Phase.BEFORE: "before the kill", Phase.DOWN: "while it is down", Phase.AFTER: "after its return"}
 _NUMBERS = ("calls", "p50\nms", "p99\nms", "MB\nout", "MB\nback", "again:\nrpcfw", "again:\ncaller", "failed")
 _AGAIN = (
     "again: made once more, by rpcfw where the contract says that this is safe, by\n"
@@ -65,7 +64,7 @@ def print_calls(console: Console, traffic: Traffic, attempts: Counter[str]) -> N
 
 def print_shares(console: Console, traffic: Traffic, endpoints: Mapping[str, str]) -> None:
     """A row per server: how many of the calls that began in each phase it answered."""
-    table = _table("server", numbers=[_PHASES[phase] for phase in Phase])
+    table = _table("server", numbers=[phase.value for phase in Phase])
     for node, endpoint in endpoints.items():
         table.add_row(f"{node}  {endpoint}", *(_share(traffic.by_node[phase], node) for phase in Phase))
     _print_table(console, "Who answered the calls that began ...", table)

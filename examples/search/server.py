@@ -69,9 +69,7 @@ class SearchServer(SearchSkeleton):
             count += 1
             size_bytes += added.size_bytes
             words += added.words
-            await asyncio.sleep(
-                0
-            )  # documents that have all arrived already are no reason to keep others waiting
+            await asyncio.sleep(0)  # and between two documents, even if all have arrived already
         return Uploaded(count, size_bytes, words)
 
     async def refine(self, steps: AsyncIterator[Refinement]) -> AsyncIterator[Refined]:

@@ -29,7 +29,7 @@ PAUSE_S = 0.02
 
 
 class Phase(enum.Enum):
-    """How the killed server is doing while a call begins."""
+    """When a call begins, seen from the server that is killed."""
 
     BEFORE = "before the kill"
     DOWN = "while it is down"
@@ -58,7 +58,6 @@ class MethodStatistics:
         calls: as the callers see them; repetitions are not counted.
         asked_again: how often a caller had to ask again because a call broke in its middle.
         failed: calls that gave no answer, or a wrong one.
-        messages_back: replies and items of replies.
         bytes_out: of the messages sent, as they are encoded.
         bytes_back: of the messages received.
         latencies_ms: of all calls that were answered, repetitions included.
@@ -67,7 +66,6 @@ class MethodStatistics:
     calls: int = 0
     asked_again: int = 0
     failed: int = 0
-    messages_back: int = 0
     bytes_out: int = 0
     bytes_back: int = 0
     latencies_ms: array[float] = dataclasses.field(default_factory=lambda: array("d"))
@@ -138,7 +136,6 @@ class Traffic:
             statistics.failed += 1
             self.problems.append(problem)
         statistics.latencies_ms.append(took_s * 1000)
-        statistics.messages_back += len(replies)
         statistics.bytes_out += encoded_bytes(question.sent)
         statistics.bytes_back += encoded_bytes(replies)
         self._count_node(str(about.get("node", "?")), phase)

@@ -133,12 +133,9 @@ def find_question(query: str, limit: int, at_least: int) -> Question:
     """Server stream: a wrong answer has too few hits or too many."""
 
     def problem(replies: Sequence[Any]) -> str:
-        right = at_least <= len(replies) <= limit
-        return (
-            ""
-            if right
-            else f"find({query!r}, {limit}) gave {len(replies)} hits, and {at_least} or more are right"
-        )
+        if at_least <= len(replies) <= limit:
+            return ""
+        return f"find({query!r}, {limit}) gave {len(replies)} hits, and {at_least} or more are right"
 
     return Question(_METHODS["find"], [query, limit], lambda stub: stub.find(query, limit), problem)
 

@@ -273,7 +273,7 @@ async def test_bytes_are_those_of_the_messages(stub: SearchStub) -> None:
     assert statistics.bytes_out == sum(
         len(b"\x82\xa4path\xa1a\xa4text\xa0" + document.text.encode()) for document in DOCUMENTS
     )
-    assert statistics.messages_back == 1
+    assert statistics.bytes_back == len(b"\x83\xa9documents\x02\xaasize_bytes\x14\xa5words\x03")
 
 
 async def test_callers_ask_until_they_are_stopped_and_each_answer_counts_for_its_node(
@@ -397,7 +397,8 @@ async def test_the_demo_ends_with_its_servers_when_it_is_told_to() -> None:
     assert await demo.wait() == 143
 
 
-async def test_the_command_lines_that_the_demo_ends_with_work() -> None:
+async def test_the_command_lines_that_the_demo_ends_with_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
     endpoint = f"127.0.0.1:{free_ports(1)[0]}"
     serve, count, find, describe = (
         shlex.split(command.replace("127.0.0.1:7000", endpoint)) for command in commands_to_try()
