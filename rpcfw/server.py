@@ -15,8 +15,8 @@ from typing import Any, Self
 
 from rpcfw.call import Middleware, chain
 from rpcfw.connection.datagram import DatagramServer
-from rpcfw.connection.method import codec_of
 from rpcfw.connection.exchange import Entry, Load, Table
+from rpcfw.connection.method import codec_of
 from rpcfw.connection.server import ServerConnection
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, InterfaceError

@@ -13,7 +13,20 @@ import pytest_asyncio
 
 import rpcfw
 from rpcfw import Code, ConnectionOptions, RpcError, Settings
-from rpcfw.wire.frames import CHUNK, CREDIT, END, HELLO, MAGIC, PING, PONG, REPLY, REQUEST, RESET, frame
+from rpcfw.wire.frames import (
+    CHUNK,
+    CREDIT,
+    END,
+    HELLO,
+    ITEMS,
+    MAGIC,
+    PING,
+    PONG,
+    REPLY,
+    REQUEST,
+    RESET,
+    frame,
+)
 from tests.calls.contract import Contract, Service, Step
 from tests.calls.place import Place, assert_idle, limits, until
 from tests.calls.rawpeer import RawPeer, header
@@ -156,7 +169,7 @@ async def test_a_bomb_among_items_is_refused(opened: Opened) -> None:
     shop = await opened()
     peer = await shop.peer()
     peer.write(peer.request("into", {"step": "succeed"}, flags=0))
-    peer.write(frame(3, 0, 0, 1, 3, nested(3000)))
+    peer.write(frame(ITEMS, 0, 0, 1, 3, nested(3000)))
     error = await peer.refusal(1)
     assert error.code is Code.INVALID_ARGUMENT
     assert "an item does not fit" in error.message
@@ -437,7 +450,7 @@ RULES = {
     "no credit left": (
         lambda peer: (
             frame(REQUEST, 0, peer.method("swallow"), 5, 0, b"\x81\xa5taken\x01")
-            + frame(3, 0, 0, 5, 1, b"\x91\xc5\xff\xff" + bytes(65535)) * 6
+            + frame(ITEMS, 0, 0, 5, 1, b"\x91\xc5\xff\xff" + bytes(65535)) * 6
         ),
         "without credit",
     ),
@@ -455,9 +468,22 @@ async def test_a_peer_that_breaks_a_rule_is_told_which_and_sent_away(opened: Ope
     assert expected in reason
 
 
+async def test_credit_for_the_other_way_may_come_amid_a_large_item(opened: Opened) -> None:
+    shop = await opened()
+    peer = await shop.peer()
+    peer.write(peer.request("mirror", {}, flags=0))
+    batch = bytes(msgpack.packb([bytes(MB)]))
+    parts = [batch[start : start + 200_000] for start in range(0, len(batch), 200_000)]
+    for part in parts[:-1]:
+        peer.write(frame(CHUNK, 0, 0, 1, len(batch), part) + frame(CREDIT, 0, 0, 1, MB))
+    peer.write(frame(ITEMS, END, 0, 1, 1, parts[-1]))
+    found = await peer.until(lambda f: f[0] == ITEMS)
+    assert bytes(found[5]) == batch
+
+
 async def test_frames_of_calls_that_are_over_are_passed_over(opened: Opened) -> None:
     shop = await opened()
     peer = await shop.peer()
-    late = [frame(RESET, 0, 0, 77, 1), frame(CREDIT, 0, 0, 77, 5), frame(3, END, 0, 77, 1, b"\x91\x01")]
+    late = [frame(RESET, 0, 0, 77, 1), frame(CREDIT, 0, 0, 77, 5), frame(ITEMS, END, 0, 77, 1, b"\x91\x01")]
     peer.write(b"".join(late) + peer.request("nothing", {}))
     assert await peer.reply(1) is None

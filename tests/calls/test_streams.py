@@ -11,6 +11,7 @@ import pytest
 
 import rpcfw
 from rpcfw import CallKind, Code, ConnectionOptions, RpcError, Settings
+from rpcfw.wire.frames import END, REPLY, frame
 from tests.calls.conftest import Served
 from tests.calls.contract import Contract, Service, Step, call
 from tests.calls.place import Place, connection_of, limits, until
@@ -314,7 +315,7 @@ async def test_links_closed_amid_much_traffic_make_no_complaint(served: Served, 
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
     for turns in range(0, 40, 4):
         await served.stub.nothing()
-        (far,) = served.server._connections
+        (far,) = (connection for connection in served.server._connections if not connection.session.closed)
         near = connection_of(served.client).session
         traffic = [asyncio.create_task(served.stub.blob(bytes(200_000 + n))) for n in range(30)]
         for _ in range(turns):
@@ -325,9 +326,20 @@ async def test_links_closed_amid_much_traffic_make_no_complaint(served: Served, 
             far.cut_off("the test closes it")
         await asyncio.wait(traffic)
         assert all(task.exception() is None or isinstance(task.exception(), RpcError) for task in traffic)
+        for session in (near, far.session):
+            if not session._gone.is_set():
+                session.link.abort()  # not to wait until the linger is over, where both sides' buffers are full
         await asyncio.gather(near.wait_closed(), far.session.wait_closed())
-        await until(lambda: not served.server.connections)
     assert complaints == []
+
+
+async def test_bytes_that_arrive_after_the_end_are_passed_over(served: Served) -> None:
+    await served.stub.nothing()
+    session = connection_of(served.client).session
+    session.close("the test closes it")
+    late = frame(REPLY, END, 0, 1, 0) * 3
+    session.get_buffer(-1)[: len(late)] = late  # as asyncio's TLS does while it shuts down
+    session.buffer_updated(len(late))
 
 
 async def test_closing_the_client_fails_its_calls(served: Served) -> None:
