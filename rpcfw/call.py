@@ -37,6 +37,11 @@ class Exchange(Protocol):
         """The caller's address, for logs; with mutual TLS also the subject of its certificate."""
         ...
 
+    @property
+    def ended(self) -> bool:
+        """Whether the handler has ended; what it left running no longer serves this call."""
+        ...
+
     def set_reply_metadata(self, metadata: Metadata) -> None:
         """Send these with the reply. Later calls add to and overwrite earlier ones."""
 
@@ -69,6 +74,11 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     def peer(self) -> str:
         """The caller's address on the server's side, empty on the client's."""
         return self.exchange.peer if self.exchange is not None else ""
+
+    @property
+    def is_over(self) -> bool:
+        """On the server's side, whether the handler has ended: what it left running has no part in the deadline."""
+        return self.exchange is not None and self.exchange.ended
 
     def argument(self, name: str) -> Any:
         """The argument of that name. Raises KeyError when the method has no such parameter."""

@@ -89,7 +89,7 @@ class Stub:
             timeout_s = self._default_timeout_s
         deadline = _FOREVER if timeout_s is None else loop.time() + timeout_s
         origin = serving()
-        if origin is not None and origin.deadline < deadline:
+        if origin is not None and origin.deadline < deadline and not origin.is_over:
             deadline = origin.deadline
         return self._handler(Call(method, arguments, deadline, self._metadata, self._reply_metadata))
 

@@ -9,6 +9,7 @@ from rpcfw.codec.plan import (
     plan_of,
     plan_of_arguments,
     plan_of_items,
+    size_of,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "plan_of",
     "plan_of_arguments",
     "plan_of_items",
+    "size_of",
 ]

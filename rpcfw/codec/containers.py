@@ -1,7 +1,8 @@
 """A guard against messages that are small on the wire and huge in memory.
 
-Four megabytes of empty lists are 300 MB of Python objects. Only types that can hold many containers are guarded, only
-messages beyond `GUARDED_BYTES`, and only when a count at C speed says that there may be too many is the message walked.
+Four megabytes of empty lists are 300 MB of Python objects, and pydantic keeps an error of a kilobyte for each of a
+million values that do not fit. Only types that can hold many are guarded, only messages beyond `GUARDED_BYTES`, and
+only when a count at C speed says that there may be too many is the message walked.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ GUARDED_BYTES = 64 * 1024
 
 MAX_CONTAINERS = 250_000
 """How many lists, maps and objects one message may hold."""
+
+MAX_MODEL_VALUES = 100_000
+"""How many values one message may hold where pydantic validates it."""
 
 _CONTAINER_BYTES = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
 _FLAT = (str, bytes, int, float, bool, type(None), memoryview, bytearray)
@@ -59,11 +63,37 @@ def holds_many(declared: Any, hints: Callable[[type], dict[str, Any]]) -> bool:
     return walk(declared)
 
 
+def holds_models(declared: Any, hints: Callable[[type], dict[str, Any]]) -> bool:
+    """Whether values of a type may hold pydantic models."""
+    seen: set[Any] = set()
+
+    def walk(tp: Any) -> bool:
+        target = get_origin(tp) or tp
+        if isinstance(target, type) and target not in seen:
+            seen.add(target)
+            if getattr(target, "__pydantic_validator__", None) is not None:
+                return True
+            if hasattr(target, "__annotations__") and any(map(walk, hints(target).values())):
+                return True
+        return any(map(walk, get_args(tp)))
+
+    return walk(declared)
+
+
+def check_values(data: bytes | bytearray | memoryview, limit: int = MAX_MODEL_VALUES) -> None:
+    """Refuse a msgpack message with more than `limit` values of any kind. Raises ContainersError with both figures."""
+    if len(data) > limit and _more_than(bytes(data), len(data), limit):
+        raise ContainersError(
+            f"the message of {len(data):,} bytes holds more than {limit:,} values, too many for pydantic models; "
+            "use dataclasses, or send it as a stream"
+        )
+
+
 def check_containers(data: bytes | bytearray | memoryview, limit: int = MAX_CONTAINERS) -> None:
     """Refuse a msgpack message with more than `limit` containers. Raises ContainersError with both figures."""
     flat = bytes(data)
     suspects = len(flat) - len(flat.translate(None, _CONTAINER_BYTES))
-    if suspects > limit and _more_containers_than(flat, limit):
+    if suspects > limit and _more_than(flat, limit, len(flat)):
         raise ContainersError(
             f"the message of {len(flat):,} bytes holds more than {limit:,} lists and maps; send it as a stream"
         )
@@ -101,9 +131,9 @@ _COUNTED = {
 _SIZES = {head: sizes for heads, sizes in _COUNTED.items() for head in heads}
 
 
-def _more_containers_than(data: bytes, limit: int) -> bool:
+def _more_than(data: bytes, max_containers: int, max_values: int) -> bool:
     """Walk the values of a msgpack message. A malformed one is left for the decoder to refuse."""
-    position, containers, size, run = 0, 0, len(data), _runs().match
+    position, containers, values, size, run = 0, 0, 0, len(data), _runs().match
     while position < size:
         if passed := run(data, position):
             position = passed.end()
@@ -113,10 +143,13 @@ def _more_containers_than(data: bytes, limit: int) -> bool:
             width, extra = _SIZES[head]
             position += 1 + width + extra + int.from_bytes(data[position + 1 : position + 1 + width], "big")
         elif head in _CONTAINER_BYTES:
+            width = 0 if head < 0xA0 else 2 if head in (0xDC, 0xDE) else 4
+            position += 1 + width
+            count = int.from_bytes(data[position - width : position], "big") if width else head & 0x0F
             containers += 1
-            if containers > limit:
+            values += count * 2 if head < 0x90 or head > 0xDD else count
+            if containers > max_containers or values > max_values:
                 return True
-            position += 1 if head < 0xA0 else 3 if head in (0xDC, 0xDE) else 5
         else:
             return False
     return False

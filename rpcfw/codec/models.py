@@ -51,16 +51,23 @@ def _config(model: type) -> dict[str, Any]:
 
 
 def decodable(declared: Any) -> Any:
-    """The declared type as msgspec can take it: itself, or a stand-in that leaves it all to pydantic.
+    """The declared type as msgspec can take it: itself, or a stand-in that leaves it all to pydantic. Raises TypeError.
 
     msgspec cannot tell models in a union apart, pydantic can. The stand-in has a validator as models have, so that
     `unpack_foreign` treats it as one.
     """
     if "pydantic" not in sys.modules or not _joins_models(declared, set()):
         return declared
-    from pydantic import TypeAdapter
+    from pydantic import PydanticUserError, TypeAdapter
 
-    return type("Adapted", (_Adapted,), {"__pydantic_validator__": TypeAdapter(declared).validator})
+    try:
+        validator = TypeAdapter(declared).validator
+    except PydanticUserError as error:
+        raise TypeError(
+            f"{declared} holds a union of pydantic models, so pydantic must read all of it, and cannot: "
+            f"{str(error).splitlines()[0]}; make that part a dataclass or a model"
+        ) from error
+    return type("Adapted", (_Adapted,), {"__pydantic_validator__": validator})
 
 
 class _AnyInstance(type):
@@ -94,7 +101,7 @@ def _joins_models(declared: Any, seen: set[Any]) -> bool:
 
 
 def _has_fields(declared: type) -> bool:
-    """A dataclass, TypedDict or NamedTuple: what both engines know. Models and Structs are their engine's own affair."""
+    """A dataclass, TypedDict or NamedTuple, which both engines know; models and Structs are their engine's own."""
     if hasattr(declared, "__pydantic_validator__") or hasattr(declared, "__struct_fields__"):
         return False
     return is_dataclass(declared) or is_typeddict(declared) or hasattr(declared, "_fields")

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from rpcfw.codec.containers import GUARDED_BYTES, check_containers, holds_many
+from rpcfw.codec.containers import GUARDED_BYTES, check_containers, check_values, holds_many, holds_models
 from rpcfw.codec.models import decodable, pack_foreign, unpack_foreign
 from rpcfw.codec.problems import explain_decoding, explain_encoding
 
@@ -27,6 +27,11 @@ LARGE_BYTES = 64 * 1024
 
 ENCODER = msgspec.msgpack.Encoder(enc_hook=pack_foreign)
 encode_value: Callable[[Any], bytes] = ENCODER.encode
+
+
+def size_of(body: Encoded) -> int:
+    """Bytes in all."""
+    return len(body) if isinstance(body, bytes) else sum(map(len, body))
 
 
 class MessageError(ValueError):
@@ -51,15 +56,25 @@ class Plan:
 
     def decoding_error(self, error: Exception, data: Buffer) -> MessageError:
         """What to raise when `decode` has failed."""
-        return MessageError(explain_decoding(error, data))
+        return MessageError(explain_decoding(error, data, self.decode))
 
 
-@functools.lru_cache(maxsize=4096)
 def plan_of(declared: Any) -> Plan:
     """The plan of a declared type. Raises TypeError, with the reason, for a type that cannot travel."""
+    try:
+        hash(declared)
+    except TypeError:  # what stands in an Annotated may be anything
+        return _make_plan(declared)
+    return _known_plan(declared)
+
+
+def _make_plan(declared: Any) -> Plan:
     if declared is bytes:
         return Plan(declared, _encode_bytes, _decoder(declared))
     return Plan(declared, encode_value, _decoder(declared))
+
+
+_known_plan = functools.lru_cache(maxsize=4096)(_make_plan)
 
 
 def plan_of_items(item: Any) -> Plan:
@@ -119,9 +134,11 @@ def _decoder(declared: Any) -> Callable[[Buffer], Any]:
     if not holds_many(declared, _hints):
         return decode
 
+    check = check_values if holds_models(declared, _hints) else check_containers
+
     def decode_guarded(data: Buffer) -> Any:
         if len(data) > GUARDED_BYTES:
-            check_containers(data)
+            check(data)
         return decode(data)
 
     return decode_guarded

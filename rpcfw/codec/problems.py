@@ -7,7 +7,7 @@ names, and shows the value shortened.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -17,26 +17,39 @@ from rpcfw.codec.containers import ContainersError
 _STEP = re.compile(r"\.([^.\[\]]+)|\[([^\]]*)\]")
 _AT = re.compile(r"(?P<what>.*?)(?: - at (?P<where>`\$[^`]*`|`key` in `\$[^`]*`))?$", re.DOTALL)
 _MAX_SHOWN = 60
+_MAX_SEARCHED_BYTES = 1 << 20
+_ANY_KEY = "..."
+"""How msgspec names the key of a dict in a path: not at all."""
+
+Buffer = bytes | bytearray | memoryview
 
 
-def explain_decoding(error: Exception, data: bytes | bytearray | memoryview) -> str:
-    """The message of a decoding error, with the path and the value that broke the rule."""
+def explain_decoding(error: Exception, data: Buffer, decode: Callable[[Buffer], Any]) -> str:
+    """The message of a decoding error, with the path and the value that broke the rule.
+
+    Args:
+        error: what `decode` has raised.
+        data: what it was given.
+        decode: asked again about parts of the message, to find the key of a dict.
+    """
     if isinstance(error, RecursionError):
         return "the message is nested too deeply; flatten it or send it as a stream"
     located: Any = getattr(error, "errors", None)
     if callable(located):  # pydantic_core.ValidationError; msgspec raises its own when the model lies inside
         problems: Any = located()
-        return "; ".join(f"{_dotted(e['loc'])}: {e['msg']}, got {_shown(e['input'])}" for e in problems[:5])
+        return "; ".join(
+            f"{_dotted(e['loc']) or 'the value'}: {e['msg']}, got {_shown(e['input'])}" for e in problems[:5]
+        )
     cause = error.__cause__
     if (
         isinstance(error, msgspec.ValidationError)
         and cause is not None
         and callable(getattr(cause, "errors", None))
     ):
-        prefix = _path_of(str(error))
+        prefix, _ = _locate(_path_of(str(error)), data, decode)
         first = cause.errors()[0]  # type: ignore[attr-defined]  # checked above
         where = ".".join(part for part in (prefix, _dotted(first["loc"])) if part)
-        return f"{where}: {first['msg']}, got {_shown(first['input'])}"
+        return f"{where or 'the value'}: {first['msg']}, got {_shown(first['input'])}"
     match = _AT.match(str(error))
     what = match["what"] if match else str(error)
     path = _path_of(str(error))
@@ -44,7 +57,7 @@ def explain_decoding(error: Exception, data: bytes | bytearray | memoryview) -> 
         return str(error)
     if not isinstance(error, msgspec.ValidationError):
         return f"the bytes are not a valid message: {what}"
-    found = _look_up(data, path)
+    path, found = _locate(path, data, decode)
     return f"{path or 'the value'}: {what[:1].lower()}{what[1:]}{found}"
 
 
@@ -101,17 +114,40 @@ def _path_of(message: str) -> str:
     return path.removeprefix(".")
 
 
-def _look_up(data: bytes | bytearray | memoryview, path: str) -> str:
-    """`, which is 'three'`: the value at a path, or nothing where the path is not exact."""
-    if "[...]" in path or len(data) > 1 << 20:
-        return ""
+def _locate(path: str, data: Buffer, decode: Callable[[Buffer], Any]) -> tuple[str, str]:
+    """A path with the keys of dicts in it, and `: 'three'`, the value there; as far as they can be found."""
+    if len(data) > _MAX_SEARCHED_BYTES:
+        return path, ""
     try:
-        value: Any = msgspec.msgpack.decode(data)
+        message: Any = msgspec.msgpack.decode(data)
+        exact, value = "", message
         for name, index in _STEP.findall("." + path if path and not path.startswith("[") else path):
-            value = value[name if name else int(index)]
-    except (msgspec.DecodeError, KeyError, IndexError, TypeError, ValueError, RecursionError):
-        return ""
-    return f": {_shown(value)}"
+            key = name or (int(index) if index != _ANY_KEY else _culprit(value, message, path, decode))
+            exact += f".{name}" if name else f"[{key!r}]"
+            value = value[key]
+    except (msgspec.MsgspecError, AttributeError, LookupError, TypeError, ValueError, RecursionError):
+        return path, ""
+    return exact.removeprefix("."), f": {_shown(value)}"
+
+
+def _culprit(entries: dict[Any, Any], message: Any, path: str, decode: Callable[[Buffer], Any]) -> Any:
+    """The key of an entry that is refused at `path`, by halves; the other entries are taken out of the message."""
+    suspects = list(entries.items())
+    while True:
+        half = suspects[: (len(suspects) + 1) // 2]
+        entries.clear()
+        entries.update(half)
+        try:
+            decode(msgspec.msgpack.encode(message))
+            refused = False
+        except msgspec.ValidationError as error:
+            refused = _path_of(str(error)) == path
+        if len(suspects) <= 1:
+            break
+        suspects = half if refused else suspects[len(half) :]
+    if not refused:
+        raise LookupError("none of them")
+    return suspects[0][0]
 
 
 def _dotted(location: tuple[str | int, ...]) -> str:

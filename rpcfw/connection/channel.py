@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import dataclasses
 import math
 import random
@@ -111,16 +112,19 @@ class Channel:
     async def connected(self) -> ClientConnection:
         """A connection that takes calls. Raises RpcError UNAVAILABLE when there is none to be had."""
         if self._closed:
-            raise self._unavailable("this client is closed")
+            raise self._closed_error()
         loop = asyncio.get_running_loop()
         if len(self._ready) < self._pool_size and self._connecting is None:
             if loop.time() >= self._retry_at:
-                self._connecting = loop.create_task(self._connect())
-                self._connecting.add_done_callback(_look_at)
+                # in a context of its own: a connection outlives the call that happened to be first
+                self._connecting = loop.create_task(self._connect(), context=contextvars.Context())
+                self._connecting.add_done_callback(self._connect_ended)
             elif not self._ready:
                 assert self._last_error is not None
                 wait_s = self._retry_at - loop.time()
-                raise self._unavailable(f"{self._last_error.message} (next attempt in {wait_s:.1f} s)")
+                raise self._unavailable(
+                    f"{self._last_error.message} (next attempt in {wait_s:.1f} s)", {"retry_after_s": wait_s}
+                )
         if self._ready:
             return self._ready[0]
         attempt = self._connecting
@@ -129,7 +133,7 @@ class Channel:
             return await asyncio.shield(attempt)
         except asyncio.CancelledError:
             if attempt.cancelled() and self._closed:  # not this call is cancelled, but what it waits for
-                raise self._unavailable("this client is closed") from None
+                raise self._closed_error() from None
             raise
 
     async def close(self) -> None:
@@ -180,8 +184,6 @@ class Channel:
             self._retry_at = loop.time() + wait_s * shared.rng.uniform(0.8, 1.2)
             self._last_error = error
             raise
-        finally:
-            self._connecting = None
         self._failures, self._last_error = 0, None
         connection.session.keep_alive(options.keepalive_s, options.keepalive_timeout_s)
         self._ready.append(connection)
@@ -221,11 +223,18 @@ class Channel:
             nearest = min(idle_s - connection.idle_s for connection in self._ready)
             self._reaper = asyncio.get_running_loop().call_later(max(nearest, idle_s / 100), self._reap)
 
-    def _unavailable(self, message: str) -> RpcError:
-        return RpcError(Code.UNAVAILABLE, message, origin=Origin.CONNECTION, executed=False)
+    def _connect_ended(self, attempt: asyncio.Task[ClientConnection]) -> None:
+        """Know of a failure for which no call waits; the next call tells it."""
+        if self._connecting is attempt:
+            self._connecting = None
+        if not attempt.cancelled():
+            attempt.exception()
 
+    @staticmethod
+    def _unavailable(message: str, details: dict[str, Any] | None = None) -> RpcError:
+        return RpcError(Code.UNAVAILABLE, message, details, origin=Origin.CONNECTION, executed=False)
 
-def _look_at(attempt: asyncio.Task[ClientConnection]) -> None:
-    """Know of a failure for which no call waits; the next call tells it."""
-    if not attempt.cancelled():
-        attempt.exception()
+    @staticmethod
+    def _closed_error() -> RpcError:
+        message = "this client is closed; make a new one"
+        return RpcError(Code.FAILED_PRECONDITION, message, executed=False)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from rpcfw.call import Call, unpack_metadata
-from rpcfw.codec import MessageError
+from rpcfw.codec import MessageError, size_of
 from rpcfw.connection.binding import DESCRIBE, Bound, bind
 from rpcfw.connection.deadlines import Deadlines
 from rpcfw.connection.failures import unpack_failure
@@ -45,6 +46,11 @@ _SMALL_BYTES = 1024
 """Messages up to this size fit any peer's limits and are not looked at further."""
 
 _Pending = tuple["asyncio.Future[Any]", MethodCodec, Call]
+
+
+def _resolve(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class ClientConnection:
@@ -136,14 +142,13 @@ class ClientConnection:
         """
         found = self._methods.get(call.method)
         method, codec = found if found is not None else await self._bind(call)
-        spec, session = codec.spec, self.session
+        spec, outbox = codec.spec, self.session.outbox
+        if outbox.congested:
+            await self._until_ready(call)
         try:
             body = codec.encode_call(call.arguments)
         except Exception as error:
             raise codec.unsendable(call.arguments, error) from error
-        outbox = session.outbox
-        if outbox.congested:
-            await self._until_ready(call)
         if self.draining:
             why = f": {self.farewell}" if self.farewell else ""
             raise self._unavailable(f"the connection to {self.peer} is closing{why}", executed=False)
@@ -172,7 +177,7 @@ class ClientConnection:
             self._idle_since = self._loop.time()
             outbox.send(REQUEST, flags | ONEWAY, method, stream, extra, body)
             if outbox.is_sending(stream):
-                await outbox.sent(stream)  # so that a client which closes now does not take it back
+                await self._until_sent(call, codec, stream)
             return None
         if not codec.is_unary:
             return await self._streaming_call(call, codec, stream, (flags, method, extra), body)
@@ -186,6 +191,20 @@ class ClientConnection:
         except asyncio.CancelledError:
             self._give_up(stream, Code.CANCELLED)
             raise
+
+    async def _until_sent(self, call: Call, codec: MethodCodec, stream: int) -> None:
+        """Wait until a large one-way call is out: until then it counts as pending, and may still fail."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._pending[stream] = (future, codec, call)
+        self._deadlines.watch(call.deadline)
+        self.session.outbox.when_sent(stream, lambda: _resolve(future))
+        try:
+            await future
+        except BaseException:
+            self._give_up(stream, Code.CANCELLED)
+            raise
+        self._pending.pop(stream, None)
+        self._ended()
 
     async def _until_ready(self, call: Call) -> None:
         """Wait until the link takes bytes again, but no longer than the call may."""
@@ -228,10 +247,12 @@ class ClientConnection:
         self._pending[stream] = (future, codec, call)
         self._deadlines.watch(call.deadline)
         receiver: ItemReceiver | None = None
-        if kind.streams_out:
+        if codec.items_out is not None:
             receiver = self._receivers[stream] = ItemReceiver(
-                self._loop,
+                codec.items_out,
+                codec.spec.path,
                 self.session.settings.window_bytes,
+                self.session.budget,
                 lambda credit: outbox.send(CREDIT_FRAME, 0, 0, stream, credit),
                 lambda: self._give_up(stream, Code.CANCELLED),
             )
@@ -243,14 +264,16 @@ class ClientConnection:
             sender = self._senders[stream] = ItemSender(self._loop, outbox, codec.items_in, stream)
             pump = self._loop.create_task(self._send_items(stream, sender, source, future))
         if receiver is not None:
-            return self._received_items(stream, receiver, pump)
+            items = self._received_items(stream, receiver, pump)
+            weakref.finalize(items, self._forget, stream, receiver, pump).atexit = False
+            return items
         try:
             return await future
         except asyncio.CancelledError:
             self._give_up(stream, Code.CANCELLED)
             raise
         finally:
-            await self._end_pump(stream, pump)
+            await self._end_pump(pump)
 
     async def _received_items(
         self, stream: int, receiver: ItemReceiver, pump: asyncio.Task[None] | None
@@ -261,8 +284,17 @@ class ClientConnection:
                 yield item
         finally:
             await items.aclose()  # type: ignore[attr-defined]  # an async generator
-            self._receivers.pop(stream, None)
-            await self._end_pump(stream, pump)
+            self._forget(stream, receiver, None)
+            await self._end_pump(pump)
+
+    def _forget(self, stream: int, receiver: ItemReceiver, pump: asyncio.Task[None] | None) -> None:
+        """Nobody reads this stream any more; it may never have been begun."""
+        self._receivers.pop(stream, None)
+        receiver.drop()
+        if not self._loop.is_closed():
+            self._give_up(stream, Code.CANCELLED)
+            if pump is not None:
+                pump.cancel()
 
     async def _send_items(
         self, stream: int, sender: ItemSender, source: AsyncIterator[Any], future: asyncio.Future[Any]
@@ -285,7 +317,8 @@ class ClientConnection:
         finally:
             self._senders.pop(stream, None)
 
-    async def _end_pump(self, stream: int, pump: asyncio.Task[None] | None) -> None:
+    @staticmethod
+    async def _end_pump(pump: asyncio.Task[None] | None) -> None:
         if pump is not None and not pump.done():
             pump.cancel()
             await asyncio.wait([pump])
@@ -358,34 +391,12 @@ class ClientConnection:
         pending = self._pending.get(stream)
         if receiver is None or pending is None:
             return  # the caller has given up
-        codec = pending[1]
-        assert codec.items_out is not None
-        cost = receiver.admit(len(body), extra)
-        if stream in self._unkept:
+        problem = receiver.take(body, extra, kept=stream not in self._unkept)
+        if problem is not None:
             self._unkept.discard(stream)
-            self._give_up(stream, Code.RESOURCE_EXHAUSTED)
-            message = f"{codec.spec.path}: an item found no memory; raise max_memory_bytes of this client"
-            pending[0].set_exception(RpcError(Code.RESOURCE_EXHAUSTED, message, executed=True))
-            return
-        try:
-            items = codec.items_out.decode(body)
-        except Exception as error:
-            problem = codec.items_out.decoding_error(error, body)
-            self._give_up(stream, Code.INVALID_ARGUMENT)
-            pending[0].set_exception(
-                RpcError(
-                    Code.INTERNAL,
-                    f"{codec.spec.path}: an item does not fit: {problem}",
-                    origin=Origin.CONNECTION,
-                    executed=True,
-                )
-            )
-            return
-        if len(items) != extra:
-            raise ProtocolError(
-                f"stream {stream}: a batch of {len(items):,} items says that it has {extra:,}"
-            )
-        receiver.arrive(items, cost)
+            self._give_up(stream, problem.code)
+            code = Code.INTERNAL if problem.code is Code.INVALID_ARGUMENT else problem.code
+            pending[0].set_exception(RpcError(code, problem.message, origin=Origin.CONNECTION, executed=True))
 
     def _credit(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         sender = self._senders.get(stream)
@@ -474,7 +485,7 @@ class ClientConnection:
         return bound
 
     def _check_size(self, spec: MethodSpec, body: Any) -> None:
-        size = len(body) if isinstance(body, bytes) else sum(len(part) for part in body)
+        size = size_of(body)
         limit = self.session.outbox.limits.max_message_bytes
         if size > limit:
             raise RpcError(

@@ -133,7 +133,6 @@ class DatagramServer(asyncio.DatagramProtocol):
         try:
             self._take(data, addr)
         except (ProtocolError, RpcError) as error:
-            self._load.refused += 1
             logger.debug("datagram from %s refused: %s", addr, error)
 
     def error_received(self, exc: Exception) -> None:
@@ -169,30 +168,33 @@ class DatagramServer(asyncio.DatagramProtocol):
             raise RpcError(
                 Code.INVALID_ARGUMENT, str(entry.codec.arguments.decoding_error(error, rest))
             ) from None
-        call = Call(entry.codec.spec, arguments, deadline, metadata, None, _Sender(addr))
+        sender = _Sender(addr)
+        call = Call(entry.codec.spec, arguments, deadline, metadata, None, sender)
         load.running += 1
-        task = start_task(self._run(entry, call), loop)
+        task = start_task(self._run(entry, call, sender), loop)
         self.tasks.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         self._load.running -= 1
-        self._load.served += 1
 
     @staticmethod
-    async def _run(entry: Entry, call: Call) -> None:
+    async def _run(entry: Entry, call: Call, sender: _Sender) -> None:
         enter_call(call)
         try:
             async with asyncio.timeout_at(call.deadline if call.deadline != math.inf else None):
                 await entry.handler(call)
         except Exception as error:
             logger.error("%s failed: %s: %s", call.method.path, type(error).__name__, error, exc_info=error)
+        finally:
+            sender.ended = True
 
 
 class _Sender:
     def __init__(self, address: Any) -> None:
         self._address = address
+        self.ended = False
 
     @property
     def peer(self) -> str:

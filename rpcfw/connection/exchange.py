@@ -35,8 +35,6 @@ class Load:
     dev: bool = False
     draining: bool = False
     running: int = 0
-    served: int = 0
-    refused: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,8 +50,10 @@ class ServerExchange:
     """One call in progress, from its request to the end of its handler."""
 
     __slots__ = (
+        "cancelled",
         "codec",
         "deadline",
+        "ended",
         "held",
         "receiver",
         "reply_metadata",
@@ -71,6 +71,8 @@ class ServerExchange:
         self.task: Task[None] | None = None
         self.started = False
         self.silent = False
+        self.cancelled = False
+        self.ended = False
         self.held = 0
         self.reply_metadata: dict[str, str | bytes] | None = None
         self.receiver: ItemReceiver | None = None

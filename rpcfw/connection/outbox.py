@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from rpcfw.codec import Buffer, Encoded
 from rpcfw.transport import Link, vectored_write
@@ -33,7 +34,7 @@ class _Bulk:
         self.parts = deque(memoryview(part) for part in parts)
         self.total = self.size = total
         self.started = False
-        self.done: asyncio.Future[None] | None = None
+        self.done: asyncio.Future[bool] | None = None
 
     def take(self, count: int) -> list[memoryview]:
         """The next `count` bytes, as views."""
@@ -134,13 +135,19 @@ class Outbox:
         """Whether a large message of that stream is still on its way out; frames of the stream must wait for it."""
         return stream in self._bulk_of
 
-    async def sent(self, stream: int) -> None:
-        """Wait until the large message of that stream is written."""
+    async def sent(self, stream: int) -> bool:
+        """Wait until the large message of that stream is written; False when it was dropped or the link was lost."""
         bulk = self._bulk_of.get(stream)
-        if bulk is not None:
-            if bulk.done is None:
-                bulk.done = self._loop.create_future()
-            await asyncio.shield(bulk.done)
+        return True if bulk is None else await asyncio.shield(self._end_of(bulk))
+
+    def when_sent(self, stream: int, callback: Callable[[], None]) -> None:
+        """Call back once the large message of that stream, which is being sent, is out or given up."""
+        self._end_of(self._bulk_of[stream]).add_done_callback(lambda _: callback())
+
+    def _end_of(self, bulk: _Bulk) -> asyncio.Future[bool]:
+        if bulk.done is None:
+            bulk.done = self._loop.create_future()
+        return bulk.done
 
     def drop(self, stream: int) -> bool:
         """Forget the large message of a stream; True when part of it was sent, so that the peer must be told."""
@@ -148,7 +155,7 @@ class Outbox:
         if bulk is None:
             return False
         self._bulk.remove(bulk)
-        self._finish(bulk)
+        self._finish(bulk, whole=False)
         return bulk.started
 
     def close(self) -> None:
@@ -157,7 +164,7 @@ class Outbox:
         self.congested = False
         self._queue.clear()
         for bulk in self._bulk:
-            self._finish(bulk)
+            self._finish(bulk, whole=False)
         self._bulk.clear()
         self._bulk_of.clear()
         self._release()
@@ -209,7 +216,7 @@ class Outbox:
             del self._bulk_of[stream]
             header = HEADER.pack(bulk.size, kind, flags, method, stream, extra)
             self._write_parts([header, *bulk.take(bulk.size)])
-            self._finish(bulk)
+            self._finish(bulk, whole=True)
             return
         bulk.started = True
         self._write_parts([HEADER.pack(limit, CHUNK, 0, 0, stream, bulk.total), *bulk.take(limit)])
@@ -221,6 +228,6 @@ class Outbox:
             self._resumed = None
 
     @staticmethod
-    def _finish(bulk: _Bulk) -> None:
+    def _finish(bulk: _Bulk, *, whole: bool) -> None:
         if bulk.done is not None and not bulk.done.done():
-            bulk.done.set_result(None)
+            bulk.done.set_result(whole)

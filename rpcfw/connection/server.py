@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 from rpcfw.call import Call, enter_call, pack_metadata, unpack_metadata
-from rpcfw.codec import Encoded
+from rpcfw.codec import Encoded, size_of
 from rpcfw.connection.deadlines import Deadlines
 from rpcfw.connection.exchange import Entry, Load, ServerExchange, Table, start_task
 from rpcfw.connection.failures import pack_failure
 from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.session import Session
-from rpcfw.connection.streams import ItemReceiver, ItemSender
+from rpcfw.connection.streams import HELD_BYTES, ItemReceiver, ItemSender
 from rpcfw.errors import Code, ProtocolError, RpcError
 from rpcfw.wire.frames import (
     BY_NAME,
@@ -41,8 +41,8 @@ from rpcfw.wire.handshake import Hello, Settings
 
 logger = logging.getLogger("rpcfw")
 
-_HELD_BYTES = 64 * 1024
-"""Requests of at least this size are counted against the memory budget while their handler runs."""
+_MAX_HELLO_BYTES = 4096
+"""A client's HELLO says seven numbers; a stranger gets no more memory than that needs."""
 
 
 class ServerConnection:
@@ -75,7 +75,12 @@ class ServerConnection:
         self._sent_away = False
         self.idle_since = self._loop.time()
         self.session = Session(
-            scratch, settings, load.budget, on_open=lambda: on_open(self), on_lost=self._lost
+            scratch,
+            settings,
+            load.budget,
+            max_hello_bytes=_MAX_HELLO_BYTES,
+            on_open=lambda: on_open(self),
+            on_lost=self._lost,
         )
         self._max_streams = settings.max_streams
         self._unkept = self.session.refused
@@ -109,7 +114,7 @@ class ServerConnection:
         """Close the link and cancel what runs."""
         self.session.close(reason)
         for stream, exchange in list(self._exchanges.items()):
-            self._cancel(exchange, stream)
+            self._cancel(exchange, stream, insist=True)
 
     def send_away(self, reason: str) -> None:
         """Ask the client to make its next calls elsewhere; it closes the link when its last call has ended."""
@@ -145,14 +150,13 @@ class ServerConnection:
             exchange = ServerExchange(
                 self.session, codec, self._loop.time() + extra / TICKS_PER_S if extra else math.inf
             )
-            if len(body) >= _HELD_BYTES:
+            if len(body) >= HELD_BYTES:
                 self._hold(exchange, len(body))
             try:
                 arguments = codec.arguments.decode(body)
             except Exception as error:
                 raise self._misfit(codec, error, body) from None
         except RpcError as error:
-            load.refused += 1
             if exchange is not None and exchange.held:
                 load.budget.give(exchange.held)
             self._unkept.discard(stream)
@@ -173,26 +177,12 @@ class ServerConnection:
         if exchange is None or exchange.receiver is None:
             self._unkept.discard(stream)
             return  # the handler has ended or did not ask for a stream
-        receiver, codec = exchange.receiver, exchange.codec
+        receiver = exchange.receiver
         if extra or len(body):
-            cost = receiver.admit(len(body), extra)
-            if stream in self._unkept:
+            problem = receiver.take(body, extra, kept=stream not in self._unkept)
+            if problem is not None:
                 self._unkept.discard(stream)
-                receiver.end(self._no_memory())
-                return
-            try:
-                items = codec.items_in.decode(body)  # type: ignore[union-attr]  # a receiver implies items
-            except Exception as error:
-                problem = codec.items_in.decoding_error(error, body)  # type: ignore[union-attr]
-                receiver.end(
-                    RpcError(Code.INVALID_ARGUMENT, f"{codec.spec.path}: an item does not fit: {problem}")
-                )
-                return
-            if len(items) != extra:
-                raise ProtocolError(
-                    f"stream {stream}: a batch of {len(items):,} items says that it has {extra:,}"
-                )
-            receiver.arrive(items, cost)
+                receiver.end(problem)
         if flags & END:
             receiver.end()
 
@@ -245,7 +235,7 @@ class ServerConnection:
     def _hold(self, exchange: ServerExchange, size: int) -> None:
         if not self._load.budget.take(size):
             raise self._no_memory()
-        exchange.held = size
+        exchange.held += size
 
     def _no_memory(self) -> RpcError:
         budget = self._load.budget
@@ -275,8 +265,10 @@ class ServerConnection:
         if codec.items_in is None:
             return arguments
         exchange.receiver = receiver = ItemReceiver(
-            self._loop,
+            codec.items_in,
+            codec.spec.path,
             self.session.settings.window_bytes,
+            self._load.budget,
             lambda credit: outbox.send(CREDIT, 0, 0, stream, credit),
             lambda: None,
         )
@@ -288,37 +280,57 @@ class ServerConnection:
         self, exchange: ServerExchange, entry: Entry, call: Call, stream: int, oneway: int
     ) -> None:
         exchange.started = True
-        enter_call(
-            call
-        )  # in the task's own context: the connection's would keep it, and all it holds, until the next
+        enter_call(call)  # here, in the task's own context, which ends with it
         codec = entry.codec
         flags = END
         body: Encoded = b""
         try:
-            result = await entry.handler(call)
-            if exchange.sender is not None:
-                await exchange.sender.send_all(result)
-            else:
-                try:
-                    body = codec.result.encode(result)
-                except Exception as error:
-                    problem = codec.result.encoding_error(error, result)
-                    raise RpcError(
-                        Code.INTERNAL, f"{codec.spec.path}: the result cannot travel: {problem}"
-                    ) from error
-                if not isinstance(body, bytes) or len(body) > self.session.outbox.limits.max_frame_bytes:
-                    self._check_size(codec, body)
-        except BaseException as error:
-            flags, body = END | ERROR, self._failure(exchange, codec, error)
-            if not isinstance(error, Exception | asyncio.CancelledError):
-                raise
-        finally:
-            self._finish(exchange, stream)
+            try:
+                result = await entry.handler(call)
+                if exchange.sender is not None:
+                    await exchange.sender.send_all(result)
+                else:
+                    try:
+                        body = codec.result.encode(result)
+                    except Exception as error:
+                        raise self._unsendable(codec, error, result) from error
+                    if type(body) is not bytes or len(body) >= HELD_BYTES:
+                        self._hold_reply(exchange, body)
+            except BaseException as error:
+                flags, body = END | ERROR, self._failure(exchange, codec, error)
+                if not isinstance(error, Exception | asyncio.CancelledError):
+                    raise
             if not oneway and not exchange.silent:
+                outbox = self.session.outbox
                 if flags & ERROR or exchange.reply_metadata:
                     self._send_unusual(exchange, stream, flags, body)
                 else:
-                    self.session.outbox.send(REPLY, flags, 0, stream, 0, body)
+                    outbox.send(REPLY, flags, 0, stream, 0, body)
+                if outbox.is_sending(stream):  # a large reply counts, with its memory, until it is out
+                    await outbox.sent(stream)
+        finally:
+            self._finish(exchange, stream)
+
+    @staticmethod
+    def _unsendable(codec: MethodCodec, error: Exception, result: Any) -> RpcError:
+        problem = codec.result.encoding_error(error, result)
+        return RpcError(Code.INTERNAL, f"{codec.spec.path}: the result cannot travel: {problem}")
+
+    def _hold_reply(self, exchange: ServerExchange, body: Encoded) -> None:
+        """Count a large reply against the memory budget. Raises RpcError when it is too large, or there is none left."""
+        size, limit, path = (
+            size_of(body),
+            self.session.outbox.limits.max_message_bytes,
+            exchange.codec.spec.path,
+        )
+        if size > limit:
+            raise RpcError(
+                Code.RESOURCE_EXHAUSTED,
+                f"{path}: a result of {size:,} bytes is over the {limit:,} that the client accepts; "
+                "return a stream, or raise max_message_bytes there",
+            )
+        if size >= HELD_BYTES:
+            self._hold(exchange, size)
 
     def _send_unusual(self, exchange: ServerExchange, stream: int, flags: int, body: Encoded) -> None:
         """Send an error, or a reply with metadata, where the client can take it."""
@@ -331,7 +343,7 @@ class ServerConnection:
             flags |= METADATA
             head = with_metadata(pack_metadata(exchange.reply_metadata), b"")
             body = head + body if isinstance(body, bytes) else [head, *body]
-        size = len(body) if isinstance(body, bytes) else sum(map(len, body))
+        size = size_of(body)
         limit = outbox.limits.max_message_bytes
         if size > limit:
             flags, what = (
@@ -355,8 +367,8 @@ class ServerConnection:
     def _finish(self, exchange: ServerExchange, stream: int) -> None:
         load = self._load
         del self._exchanges[stream]
+        exchange.ended = True
         load.running -= 1
-        load.served += 1
         if exchange.held:
             load.budget.give(exchange.held)
         if exchange.receiver is not None:
@@ -366,21 +378,13 @@ class ServerConnection:
             if self.session.closed:
                 self._end()
 
-    def _check_size(self, codec: MethodCodec, body: Any) -> None:
-        size = len(body) if isinstance(body, bytes) else sum(len(part) for part in body)
-        limit = self.session.outbox.limits.max_message_bytes
-        if size > limit:
-            raise RpcError(
-                Code.RESOURCE_EXHAUSTED,
-                f"{codec.spec.path}: a result of {size:,} bytes is over the {limit:,} that the client accepts; "
-                "return a stream, or raise max_message_bytes there",
-            )
-
     # ends
 
-    def _cancel(self, exchange: ServerExchange, stream: int) -> None:
-        if exchange.task is None:
+    def _cancel(self, exchange: ServerExchange, stream: int, *, insist: bool = False) -> None:
+        """Cancel a handler, once, so that its own end is not cut short; only the end of a grace insists."""
+        if exchange.task is None or (exchange.cancelled and not insist):
             return
+        exchange.cancelled = True
         exchange.task.cancel()
         if not exchange.started:  # a task cancelled before its first step never runs its own end
             self._finish(exchange, stream)
@@ -398,11 +402,7 @@ class ServerConnection:
             self._end()
 
     def _deadlines_of_calls(self) -> list[tuple[int, float]]:
-        return [
-            (s, exchange.deadline) for s, exchange in self._exchanges.items() if exchange.deadline > -math.inf
-        ]
+        return [(s, exchange.deadline) for s, exchange in self._exchanges.items() if not exchange.cancelled]
 
     def _expire(self, stream: int) -> None:
-        exchange = self._exchanges[stream]
-        exchange.deadline = -math.inf  # cancelled once; a handler that goes on is not cancelled again
-        self._cancel(exchange, stream)
+        self._cancel(self._exchanges[stream], stream)

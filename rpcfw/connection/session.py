@@ -43,6 +43,7 @@ class Session(asyncio.BufferedProtocol):
         scratch: read buffer, shared by all sessions of the loop's owner.
         settings: what this side accepts.
         budget: memory for large messages, shared with other sessions.
+        max_hello_bytes: largest HELLO taken from a stranger.
         on_open: called once the link is there.
         on_lost: called once at the end with the reason, a sentence, and what broke the link, if anything did.
     """
@@ -53,6 +54,7 @@ class Session(asyncio.BufferedProtocol):
         settings: Settings,
         budget: Budget,
         *,
+        max_hello_bytes: int | None = None,
         on_open: Callable[[], None],
         on_lost: Callable[[str, BaseException | None], None],
     ) -> None:
@@ -63,12 +65,16 @@ class Session(asyncio.BufferedProtocol):
             max_message_bytes=settings.max_message_bytes,
             max_assemblies=settings.max_assemblies,
             budget=budget,
+            max_hello_bytes=max_hello_bytes,
         )
         self.settings = settings
+        self.budget = budget
         self._on_open = on_open
         self._on_lost = on_lost
         self._handlers: Sequence[OnFrame] = ()
         self._heard = False
+        self._progress = 0
+        self._progress_at = 0.0
         self._waits_for_reader = False
         self._liveness: Liveness | None = None
         self._ping_guard: PingGuard | None = None
@@ -149,6 +155,13 @@ class Session(asyncio.BufferedProtocol):
     async def wait_closed(self) -> None:
         """Wait until the link is gone, and with it what was written has been delivered or given up."""
         await self._gone.wait()
+
+    def is_stalled(self, patience_s: float) -> bool:
+        """Whether a message that is arriving has made no progress for so long. Ask now and then."""
+        progress, now = self._reader.progress, self._loop.time()
+        if progress == 0 or progress != self._progress:
+            self._progress, self._progress_at = progress, now
+        return progress != 0 and now - self._progress_at >= patience_s
 
     @property
     def refused(self) -> set[int]:

@@ -10,10 +10,13 @@ from typing import Any
 
 from rpcfw.codec import Plan
 from rpcfw.connection.outbox import Outbox
-from rpcfw.errors import Code, RpcError
+from rpcfw.errors import Code, ProtocolError, RpcError
 from rpcfw.wire.frames import ITEMS
+from rpcfw.wire.reader import Budget
 from rpcfw.wire.window import ReceiveWindow, SendWindow, cost_of
 
+HELD_BYTES = 64 * 1024
+"""Messages of at least this size count against the memory budget for as long as they are held."""
 _BATCH_ITEMS = 64
 _BATCH_BYTES = 32 * 1024
 _ARRAY_HEAD_BYTES = 3
@@ -57,11 +60,7 @@ class ItemSender:
         iterator = aiter(items)
         most = outbox.limits.max_message_bytes - _ARRAY_HEAD_BYTES
         try:
-            if outbox.is_sending(self._stream):  # the request itself is large
-                await outbox.sent(self._stream)
             async for item in iterator:
-                while window.credit <= 0 or outbox.congested:
-                    await self._wait()
                 try:
                     data = encode(item)
                 except Exception as error:
@@ -69,21 +68,20 @@ class ItemSender:
                 if not isinstance(data, bytes):
                     data = b"".join(data)
                 if self._bytes + len(data) > most:
-                    await self._make_room(len(data), most)
+                    self._check_size(len(data), most)
+                    await self._send_batch()
+                while window.credit <= 0 or outbox.congested:
+                    await self._wait()
                 self._batch.append(data)
                 self._bytes += len(data)
                 if len(self._batch) >= _BATCH_ITEMS or self._bytes >= _BATCH_BYTES:
-                    self._flush()
-                    if outbox.is_sending(self._stream):
-                        await outbox.sent(self._stream)
+                    await self._send_batch()
                 elif not self._scheduled:
                     self._scheduled = True
                     self._loop.call_soon(self._turn)
-            self._flush()
-            if outbox.is_sending(self._stream):
-                await outbox.sent(self._stream)
+            await self._send_batch()
         except Exception:
-            self._flush()  # what was yielded before still arrives
+            await self._send_batch()  # what was yielded before still arrives
             raise
         finally:
             self._batch.clear()
@@ -99,18 +97,20 @@ class ItemSender:
                 self._granted.set_result(None)
             self._granted = None
 
-    async def _make_room(self, size: int, most: int) -> None:
-        """Send what is there, so that the next item begins a message of its own.
-
-        Raises RpcError for an item that is too large.
-        """
+    def _check_size(self, size: int, most: int) -> None:
         if size > most:
             limit = most + _ARRAY_HEAD_BYTES
             message = f"a stream item of {size:,} bytes is over the {limit:,} that the peer accepts; cut it in pieces"
             raise RpcError(Code.RESOURCE_EXHAUSTED, message)
+
+    async def _send_batch(self) -> None:
+        """Send what is there, in its turn: a large message of this stream goes out whole before the next begins."""
+        outbox, stream = self._outbox, self._stream
+        if outbox.is_sending(stream):
+            await outbox.sent(stream)
         self._flush()
-        if self._outbox.is_sending(self._stream):
-            await self._outbox.sent(self._stream)
+        if outbox.is_sending(stream):
+            await outbox.sent(stream)
 
     async def _wait(self) -> None:
         if self._outbox.congested:
@@ -120,6 +120,9 @@ class ItemSender:
             await self._granted
 
     def _turn(self) -> None:
+        if self._outbox.is_sending(self._stream):
+            self._outbox.when_sent(self._stream, self._turn)
+            return
         self._scheduled = False
         self._flush()
 
@@ -139,42 +142,86 @@ class ItemSender:
 class ItemReceiver:
     """Holds what came of a stream until it is iterated over, and grants credit for what was taken.
 
-    Items are validated on arrival; memory is bounded by the window. Made for one consumer.
+    Items are validated on arrival. Memory is bounded by the window, and large batches count against the budget until
+    they are consumed. Made for one consumer.
 
     Args:
+        plan: of the items.
+        path: the method's name, for errors.
+        window_bytes: credit of the stream at its start.
+        budget: memory for large messages.
         grant: sends credit to the peer.
         abandon: called when the consumer stops before the end.
     """
 
-    __slots__ = ("_abandon", "_batches", "_ended", "_error", "_grant", "_loop", "_waiter", "_window")
+    __slots__ = (
+        "_abandon",
+        "_batches",
+        "_budget",
+        "_ended",
+        "_error",
+        "_grant",
+        "_path",
+        "_plan",
+        "_waiter",
+        "_window",
+    )
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        plan: Plan,
+        path: str,
         window_bytes: int,
+        budget: Budget,
         grant: Callable[[int], None],
         abandon: Callable[[], None],
     ) -> None:
-        self._loop = loop
+        self._plan = plan
+        self._path = path
         self._window = ReceiveWindow(window_bytes)
+        self._budget = budget
         self._grant = grant
         self._abandon = abandon
-        self._batches: deque[tuple[list[Any], int]] = deque()
+        self._batches: deque[tuple[list[Any], int, int]] = deque()
         self._ended = False
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
 
-    def admit(self, body_bytes: int, items: int) -> int:
-        """Account for a batch before it is decoded; returns its cost. Raises ProtocolError when credit is overdrawn."""
-        cost = cost_of(body_bytes, items)
-        self._window.arrive(cost)
-        return cost
+    def take(self, body: bytes | memoryview, count: int, *, kept: bool) -> RpcError | None:
+        """A batch came; returns why it cannot be used, if so.
 
-    def arrive(self, items: list[Any], cost: int) -> None:
-        """A decoded batch; what comes after the end is dropped."""
-        if not self._ended:
-            self._batches.append((items, cost))
-            self._wake()
+        Args:
+            body: the batch, empty where the reader had no memory for it.
+            count: how many items it says to have.
+            kept: whether the reader had memory for it.
+
+        Raises:
+            ProtocolError: it came without credit, or does not hold as many items as it says.
+        """
+        size = len(body)
+        cost = cost_of(size, count)
+        self._window.arrive(cost)
+        if self._ended:
+            return None
+        held = size if size >= HELD_BYTES else 0
+        if not kept or (held and not self._budget.take(held)):
+            used, limit = self._budget.used, self._budget.limit
+            message = (
+                f"{self._path}: items found no memory; large messages hold {used:,} of {limit:,} bytes here"
+            )
+            return RpcError(Code.RESOURCE_EXHAUSTED, message)
+        try:
+            items = self._plan.decode(body)
+        except Exception as error:
+            self._budget.give(held)
+            problem = self._plan.decoding_error(error, body)
+            return RpcError(Code.INVALID_ARGUMENT, f"{self._path}: an item does not fit: {problem}")
+        if len(items) != count:
+            self._budget.give(held)
+            raise ProtocolError(f"{self._path}: a batch of {len(items):,} items says that it has {count:,}")
+        self._batches.append((items, cost, held))
+        self._wake()
+        return None
 
     def end(self, error: BaseException | None = None) -> None:
         """Nothing more comes; what is here is still delivered, then the error is raised."""
@@ -187,9 +234,11 @@ class ItemReceiver:
         self.end(None if call.cancelled() else call.exception())
 
     def drop(self) -> None:
-        """Nobody will take what is here."""
+        """The call is over: nothing here is delivered any more, and a consumer that still waits is told so."""
+        for _, _, held in self._batches:
+            self._budget.give(held)
         self._batches.clear()
-        self.end()
+        self.end(RpcError(Code.CANCELLED, f"{self._path}: the call ended before its stream did"))
 
     async def items(self) -> AsyncIterator[Any]:
         """The items in order. Closing or leaving it early abandons the stream."""
@@ -197,7 +246,8 @@ class ItemReceiver:
         try:
             while True:
                 while batches:
-                    items, cost = batches.popleft()
+                    items, cost, held = batches.popleft()
+                    self._budget.give(held)
                     for item in items:
                         yield item
                     granted = self._window.consume(cost)
@@ -207,7 +257,7 @@ class ItemReceiver:
                     if self._error is not None:
                         raise self._error
                     return
-                self._waiter = self._loop.create_future()
+                self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
         finally:
             if not self._ended:

@@ -203,7 +203,10 @@ class Describer:
         return {**described, "flags": True} if issubclass(cls, enum.Flag) else described
 
     def _union(self, arguments: tuple[Any, ...], path: str) -> Schema:
-        return self._join([self.describe(argument, path) for argument in arguments], path)
+        members = [self.describe(argument, path) for argument in arguments]
+        if object in arguments:
+            raise InterfaceError(f"{_at(path)}a union with object takes anything at all; write Any instead of it")
+        return self._join(members, path)
 
     def _join(self, members: Sequence[Schema], path: str) -> Schema:
         flat: list[Schema] = []

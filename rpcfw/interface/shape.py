@@ -72,6 +72,11 @@ def shape_of(cls: type, arguments: tuple[Any, ...], namespace: Namespace) -> Sha
         UnresolvedAnnotation: the type of a field cannot be resolved.
     """
     if dataclasses.is_dataclass(cls):
+        if hasattr(cls, "__pydantic_validator__"):
+            raise UnfitMessage(
+                "the rules of a pydantic dataclass would not be checked; make it a pydantic.BaseModel, or a dataclass "
+                "of the standard library"
+            )
         return Shape(tuple(_dataclass_fields(cls, class_hints(cls, arguments, namespace))))
     if hasattr(cls, "__struct_config__"):
         return _struct(cls, class_hints(cls, arguments, namespace))

@@ -6,6 +6,8 @@ it. After h11's reader; the right-sized buffers avoid the copies that facts abou
 
 from __future__ import annotations
 
+import mmap
+
 from rpcfw.errors import ProtocolError
 from rpcfw.wire.frames import (
     CHUNK,
@@ -24,6 +26,8 @@ from rpcfw.wire.frames import (
 SCRATCH_BYTES = 64 * 1024
 _PEEK_BYTES = 4096
 """How much is read at a time between the chunks of a message, so that the next chunk goes where it belongs uncopied."""
+_LAZY_BYTES = 64 * 1024
+"""Buffers from this size on take memory only as bytes arrive for them."""
 _DIRECT_BYTES = 4096
 """An incomplete frame of at least this size is read straight into a buffer of its own."""
 _OF_MESSAGES = frozenset((CHUNK, REQUEST, REPLY, ITEMS))
@@ -56,14 +60,23 @@ class Budget:
 
 
 class Assembly:
-    """A message on its way in chunks: a buffer of its full size, or none when there was no memory for it."""
+    """A message on its way in chunks: a buffer of its full size, or none once there was no memory for it.
 
-    __slots__ = ("filled", "total", "view")
+    The buffer takes memory only as it is filled, and so does the budget: `held` is what was taken from that.
+    """
 
-    def __init__(self, total: int, *, kept: bool) -> None:
+    __slots__ = ("filled", "held", "total", "view")
+
+    def __init__(self, total: int) -> None:
         self.total = total
-        self.view = memoryview(bytearray(total)) if kept else None
+        self.view: memoryview | None = _lazy_buffer(total)
         self.filled = 0
+        self.held = 0
+
+
+def _lazy_buffer(size: int) -> memoryview:
+    """A buffer that the system gives memory page by page, when it is written to, not when it is asked for."""
+    return memoryview(mmap.mmap(-1, size)) if size >= _LAZY_BYTES else memoryview(bytearray(size))
 
 
 class FrameReader:
@@ -75,6 +88,7 @@ class FrameReader:
         max_message_bytes: largest message joined from chunks.
         max_assemblies: how many chunked messages may be on their way at a time.
         budget: memory for chunked messages, shared with other readers.
+        max_hello_bytes: largest body of the first frame, if a stranger may send less than others.
 
     Attributes:
         error: what the peer did wrong; the frames before it are still good, nothing after it is read.
@@ -89,6 +103,7 @@ class FrameReader:
         max_message_bytes: int,
         max_assemblies: int,
         budget: Budget,
+        max_hello_bytes: int | None = None,
     ) -> None:
         self._scratch = scratch
         self._peek = scratch[:_PEEK_BYTES]
@@ -102,6 +117,7 @@ class FrameReader:
         self.max_message_bytes = max_message_bytes
         self.max_assemblies = max_assemblies
         self.budget = budget
+        self._max_hello_bytes = max_frame_bytes if max_hello_bytes is None else max_hello_bytes
         self.refused: set[int] = set()
         self.error: ProtocolError | None = None
 
@@ -147,8 +163,15 @@ class FrameReader:
     def drop(self, stream: int) -> None:
         """Forget a message on its way, because its sender reset the stream and will send no more of it."""
         assembly = self._assemblies.pop(stream, None)
-        if assembly is not None and assembly.view is not None:
-            self.budget.give(assembly.total)
+        if assembly is not None:
+            self.budget.give(assembly.held)
+
+    @property
+    def progress(self) -> int:
+        """Changes while a message or a large frame is arriving, 0 when none is: tells one that has come to a stand."""
+        if self._body is not None:
+            return 1 + self._body_filled + sum(assembly.filled for assembly in self._assemblies.values())
+        return sum(1 + assembly.filled for assembly in self._assemblies.values())
 
     def close(self) -> None:
         """Give back all memory; nothing more is read."""
@@ -186,7 +209,9 @@ class FrameReader:
         self._rest = data[position:]
 
     def _greet(self, data: bytes) -> None:
-        _, kind, _, _, _, extra = HEADER.unpack_from(data)
+        length, kind, _, _, _, extra = HEADER.unpack_from(data)
+        if length > self._max_hello_bytes and kind == HELLO:
+            raise ProtocolError(f"a HELLO of {length:,} bytes is over the limit of {self._max_hello_bytes:,}")
         if kind != HELLO or extra != MAGIC:
             raise ProtocolError(f"the peer does not speak rpcfw: its first bytes are {data[:16]!r}")
         self._greeted = True
@@ -216,7 +241,7 @@ class FrameReader:
         assembly = self._assemblies.get(stream) if kind in _OF_MESSAGES else None
         if assembly is None:
             if kind != CHUNK:
-                return memoryview(bytearray(length))
+                return _lazy_buffer(length)
             assembly = self._begin_assembly(stream, extra)
         left = assembly.total - assembly.filled
         if (length >= left) if kind == CHUNK else (length != left):
@@ -224,8 +249,13 @@ class FrameReader:
             raise ProtocolError(
                 f"stream {stream}: a {name} of {length:,} bytes where {left:,} bytes of the message were left"
             )
+        if assembly.view is not None and not self.budget.take(length):
+            assembly.view = None
+            self.budget.give(assembly.held)
+            assembly.held = 0
         if assembly.view is None:
-            return memoryview(bytearray(length))
+            return _lazy_buffer(length)
+        assembly.held += length
         return assembly.view[assembly.filled : assembly.filled + length]
 
     def _begin_assembly(self, stream: int, total: int) -> Assembly:
@@ -237,7 +267,7 @@ class FrameReader:
             )
         if len(self._assemblies) >= self.max_assemblies:
             raise ProtocolError(f"more than {self.max_assemblies} chunked messages at a time")
-        assembly = self._assemblies[stream] = Assembly(total, kept=self.budget.take(total))
+        assembly = self._assemblies[stream] = Assembly(total)
         return assembly
 
     def _complete(self, header: tuple[int, int, int, int, int, int], frames: list[Frame]) -> None:
