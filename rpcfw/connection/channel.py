@@ -133,7 +133,7 @@ class Channel:
             return await asyncio.shield(attempt)
         except asyncio.CancelledError:
             if attempt.cancelled() and self._closed:  # not this call is cancelled, but what it waits for
-                raise self._closed_error() from None
+                raise self._unavailable("this client was closed") from None
             raise
 
     async def close(self) -> None:

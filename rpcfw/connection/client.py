@@ -83,6 +83,7 @@ class ClientConnection:
         self._pending: dict[int, _Pending] = {}
         self._receivers: dict[int, ItemReceiver] = {}
         self._senders: dict[int, ItemSender] = {}
+        self._unbegun: dict[int, weakref.finalize[..., AsyncIterator[Any]]] = {}
         self._methods: dict[MethodSpec, Bound] = {}
         self._next_stream = 1
         self._deadlines = Deadlines(self._loop, self._deadlines_of_calls, self._expire)
@@ -265,7 +266,8 @@ class ClientConnection:
             pump = self._loop.create_task(self._send_items(stream, sender, source, future))
         if receiver is not None:
             items = self._received_items(stream, receiver, pump)
-            weakref.finalize(items, self._forget, stream, receiver, pump).atexit = False
+            unbegun = self._unbegun[stream] = weakref.finalize(items, self._forget, stream, receiver, pump)
+            unbegun.atexit = False
             return items
         try:
             return await future
@@ -278,6 +280,7 @@ class ClientConnection:
     async def _received_items(
         self, stream: int, receiver: ItemReceiver, pump: asyncio.Task[None] | None
     ) -> AsyncIterator[Any]:
+        self._unbegun.pop(stream).detach()  # it will end itself; the finalizer would keep an error's frames
         items = receiver.items()
         try:
             async for item in items:
@@ -290,6 +293,7 @@ class ClientConnection:
     def _forget(self, stream: int, receiver: ItemReceiver, pump: asyncio.Task[None] | None) -> None:
         """Nobody reads this stream any more; it may never have been begun."""
         self._receivers.pop(stream, None)
+        self._unbegun.pop(stream, None)
         receiver.drop()
         if not self._loop.is_closed():
             self._give_up(stream, Code.CANCELLED)

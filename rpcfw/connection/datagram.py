@@ -133,6 +133,7 @@ class DatagramServer(asyncio.DatagramProtocol):
         try:
             self._take(data, addr)
         except (ProtocolError, RpcError) as error:
+            self._load.refused += 1
             logger.debug("datagram from %s refused: %s", addr, error)
 
     def error_received(self, exc: Exception) -> None:
@@ -178,6 +179,7 @@ class DatagramServer(asyncio.DatagramProtocol):
     def _ended(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         self._load.running -= 1
+        self._load.served += 1
 
     @staticmethod
     async def _run(entry: Entry, call: Call, sender: _Sender) -> None:

@@ -35,6 +35,8 @@ class Load:
     dev: bool = False
     draining: bool = False
     running: int = 0
+    served: int = 0
+    refused: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -157,6 +157,7 @@ class ServerConnection:
             except Exception as error:
                 raise self._misfit(codec, error, body) from None
         except RpcError as error:
+            load.refused += 1
             if exchange is not None and exchange.held:
                 load.budget.give(exchange.held)
             self._unkept.discard(stream)
@@ -329,6 +330,8 @@ class ServerConnection:
                 f"{path}: a result of {size:,} bytes is over the {limit:,} that the client accepts; "
                 "return a stream, or raise max_message_bytes there",
             )
+        self._load.budget.give(exchange.held)  # the request's; its handler has ended
+        exchange.held = 0
         if size >= HELD_BYTES:
             self._hold(exchange, size)
 
@@ -369,6 +372,7 @@ class ServerConnection:
         del self._exchanges[stream]
         exchange.ended = True
         load.running -= 1
+        load.served += 1
         if exchange.held:
             load.budget.give(exchange.held)
         if exchange.receiver is not None:

@@ -36,6 +36,14 @@ def _unknown(flags: int, method: int, stream: int, extra: int, body: bytes | mem
     raise ProtocolError("a frame of an unknown type came")
 
 
+def _name_of(link: Link) -> str:
+    """The peer's address, for logs; behind TLS also the subject of its certificate."""
+    name = link.get_extra_info("peername")
+    address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "a local peer")
+    subject = peer_subject(link)
+    return f"{address} ({subject})" if subject else address
+
+
 class Session(asyncio.BufferedProtocol):
     """One end of a connection, made before its link exists and told about it by the loop.
 
@@ -87,6 +95,7 @@ class Session(asyncio.BufferedProtocol):
         self.load: Callable[[], dict[str, Any]] = dict
         self.peer_load: dict[str, Any] = {}
         self.link: Link
+        self.peer_name = ""
         self.outbox: Outbox
         self.closed = False
 
@@ -173,6 +182,7 @@ class Session(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.link = transport  # type: ignore[assignment]  # every transport's link is a Link
         self.link.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
+        self.peer_name = _name_of(self.link)
         self.outbox = Outbox(self._loop, self.link, self.settings)
         self._on_open()
 
@@ -213,14 +223,6 @@ class Session(asyncio.BufferedProtocol):
         if self._waits_for_reader and not self.link.is_closing():
             self.link.resume_reading()
         self.outbox.resume()
-
-    @property
-    def peer_name(self) -> str:
-        """The peer's address, for logs; behind TLS also the subject of its certificate."""
-        name = self.link.get_extra_info("peername")
-        address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "a local peer")
-        subject = peer_subject(self.link)
-        return f"{address} ({subject})" if subject else address
 
     # heartbeat
 

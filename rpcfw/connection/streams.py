@@ -207,7 +207,8 @@ class ItemReceiver:
         if not kept or (held and not self._budget.take(held)):
             used, limit = self._budget.used, self._budget.limit
             message = (
-                f"{self._path}: items found no memory; large messages hold {used:,} of {limit:,} bytes here"
+                f"{self._path}: an item found no memory; large messages hold {used:,} of the {limit:,} bytes "
+                "of max_memory_bytes here"
             )
             return RpcError(Code.RESOURCE_EXHAUSTED, message)
         try:

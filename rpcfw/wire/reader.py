@@ -210,10 +210,10 @@ class FrameReader:
 
     def _greet(self, data: bytes) -> None:
         length, kind, _, _, _, extra = HEADER.unpack_from(data)
-        if length > self._max_hello_bytes and kind == HELLO:
-            raise ProtocolError(f"a HELLO of {length:,} bytes is over the limit of {self._max_hello_bytes:,}")
         if kind != HELLO or extra != MAGIC:
             raise ProtocolError(f"the peer does not speak rpcfw: its first bytes are {data[:16]!r}")
+        if length > self._max_hello_bytes:
+            raise ProtocolError(f"a HELLO of {length:,} bytes is over the limit of {self._max_hello_bytes:,}")
         self._greeted = True
 
     def _begin_direct(self, header: tuple[int, int, int, int, int, int], first: bytes) -> None:

@@ -6,10 +6,11 @@ The server is a whole `Server` that never listens; the client is one `ClientConn
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import rpcfw
-from rpcfw.call import Handler
+from rpcfw.call import Handler, Middleware
 from rpcfw.connection.client import ClientConnection
 from rpcfw.stub import make_stub
 from rpcfw.wire.handshake import Settings
@@ -93,6 +94,8 @@ class Ends:
         link.on_write(keep)
 
 
-def serve(*implementations: Any, limits: rpcfw.Limits = QUIET) -> rpcfw.Server:
+def serve(
+    *implementations: Any, limits: rpcfw.Limits = QUIET, middleware: Sequence[Middleware] = ()
+) -> rpcfw.Server:
     """A server that listens nowhere."""
-    return rpcfw.serve(*implementations, listen=(), limits=limits)
+    return rpcfw.serve(*implementations, listen=(), limits=limits, middleware=middleware)

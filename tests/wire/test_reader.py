@@ -173,7 +173,7 @@ def test_a_reset_gives_up_a_message_half_way_and_its_memory(reason: bytes, piece
     reader = made(budget)
     reset = frame(RESET, 0, 0, 1, 1, reason)
     reader.feed(chunk(1, 1000, b"a" * 900))
-    assert budget.used == 1000
+    assert budget.used == 900
     cut = len(reset) // pieces
     frames = reader.feed(reset[:cut]) + reader.feed(reset[cut:])
     assert [kind for kind, *_ in frames] == [RESET]
@@ -200,8 +200,8 @@ def test_a_message_for_which_there_is_no_memory_is_read_past() -> None:
 def test_closing_gives_back_all_memory() -> None:
     budget = Budget(1 << 30)
     reader = made(budget)
-    reader.feed(chunk(1, 1000, b"a") + chunk(2, 2000, b"a"))
-    assert budget.used == 3000
+    reader.feed(chunk(1, 1000, b"a") + chunk(2, 2000, b"aaa"))
+    assert budget.used == 4
     reader.close()
     assert budget.used == 0
 

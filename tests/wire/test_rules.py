@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -33,6 +35,7 @@ from rpcfw.wire.frames import (
     RESET,
     Frame,
     frame,
+    pack_error,
     unpack_error,
     with_metadata,
 )
@@ -445,6 +448,21 @@ async def test_a_description_that_drifted_is_asked_for_once_even_if_it_is_that_o
     error = await outcome(call)
     assert (error.code, error.executed) == (Code.FAILED_PRECONDITION, False)
     assert "whose description of it cannot be read" in error.message
+
+
+async def test_a_connection_whose_stream_has_failed_is_not_kept() -> None:
+    async def fail() -> weakref.ref[ClientConnection]:
+        host = Host()
+        call = await host.asked(_all(host.orders().watch(1)))
+        host.say(frame(REPLY, END | ERROR, 0, 1, 0, pack_error(RpcError(Code.ABORTED, "why"))))
+        assert (await outcome(call)).code is Code.ABORTED
+        host.link.close()
+        return weakref.ref(host.client)
+
+    client = await fail()
+    await turn(3)
+    gc.collect()
+    assert client() is None
 
 
 async def _all(items: AsyncIterator[Any]) -> list[Any]:
