@@ -7,12 +7,15 @@ for its result there and costs two switches of threads, so asynchronous code sho
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import functools
 import os
+import queue
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -21,7 +24,7 @@ from rpcfw.call import Metadata, Middleware
 from rpcfw.client import DEFAULT_TIMEOUT_S, Client
 from rpcfw.connection.channel import ConnectionOptions
 from rpcfw.endpoint import Endpoint
-from rpcfw.errors import Code, RpcError
+from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.interface import MethodSpec, ServiceSpec, spec_of
 from rpcfw.stub import Stub, bind_arguments
 from rpcfw.transport import Transport
@@ -51,43 +54,52 @@ class BlockingClient:
 
     def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine on the client's loop and wait for it. Interrupting the wait (Ctrl-C) cancels it."""
-        loop = self.loop()
-        future = asyncio.run_coroutine_threadsafe(make(), loop)
+        return self.result(self.start(make))
+
+    def start(self, make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+        """Run a coroutine on the client's loop. Raises RpcError where waiting for it could never end."""
+        with self._lock:  # so that it has begun before `close` ends what has
+            return asyncio.run_coroutine_threadsafe(make(), self._running_loop())
+
+    def result(self, future: Future[T]) -> T:
+        """Wait for what `start` has begun. Raises RpcError UNAVAILABLE when the client is closed meanwhile."""
         try:
             return future.result()
+        except CancelledError:
+            if self._closed:
+                raise RpcError(Code.UNAVAILABLE, "this client was closed", origin=Origin.CONNECTION) from None
+            raise
         except BaseException:
             future.cancel()
             raise
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """The client's loop, started if need be. Raises RpcError where waiting for it could never end."""
-        if os.getpid() != self._pid:
-            raise RpcError(
-                Code.FAILED_PRECONDITION,
-                "this client was made before a fork; make one in each process",
-                executed=False,
-            )
         with self._lock:
-            if self._closed:
-                raise RpcError(
-                    Code.FAILED_PRECONDITION, "this client is closed; make a new one", executed=False
-                )
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._run_loop, args=(self._loop,), name="rpcfw-client", daemon=True
-                )
-                self._thread.start()
-            if threading.current_thread() is self._thread:
-                raise RpcError(
-                    Code.FAILED_PRECONDITION,
-                    "a blocking call on the client's own loop would wait for itself",
-                    executed=False,
-                )
-            return self._loop
+            return self._running_loop()
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if os.getpid() != self._pid:
+            raise _misused("this client was made before a fork; make one in each process")
+        if self._closed:
+            raise _misused("this client is closed; make a new one")
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(
+                target=self._run_loop, args=(self._loop,), name="rpcfw-client", daemon=True
+            )
+            self._thread.start()
+        if threading.current_thread() is self._thread:
+            raise _misused("a blocking call on the client's own loop would wait for itself")
+        return self._loop
 
     def close(self) -> None:
-        """Close the connections and end the thread. Calls in progress fail with UNAVAILABLE. May be called again."""
+        """Close the connections and end the thread. Calls in progress fail with UNAVAILABLE. May be called again.
+
+        An iterable that blocks while a call reads from it is left alone, in its thread, which ends with the process.
+        """
+        if threading.current_thread() is self._thread:
+            raise _misused("closing a client on its own loop would wait for itself")
         with self._lock:
             loop, thread, self._closed = self._loop, self._thread, True
             self._loop = self._thread = None
@@ -109,12 +121,11 @@ class BlockingClient:
     def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         loop.run_forever()
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        while left := asyncio.all_tasks(loop):
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
 
 
 class BlockingStub:
@@ -151,16 +162,16 @@ class BlockingStub:
 
     def _stream(self, method: MethodSpec, arguments: tuple[Any, ...]) -> Iterator[T]:  # pyright: ignore[reportInvalidTypeVarUse]
         """Make a call whose reply is a stream; a few items are fetched ahead of the caller."""
-        loop = self._client.loop()
-        pipe = _Pipe(loop)
+        pipe = _Pipe(self._client.loop())
 
         async def fill() -> None:
             await pipe.fill(self._stub._stream(method, _with_async_stream(method, arguments)))
 
-        filling = asyncio.run_coroutine_threadsafe(fill(), loop)
+        filling = self._client.start(fill)
+        filling.add_done_callback(lambda _: pipe.end())
         try:
             yield from pipe.drain()
-            filling.result()
+            self._client.result(filling)
         finally:
             filling.cancel()
 
@@ -177,19 +188,20 @@ class _Pipe:
 
     async def fill(self, items: AsyncIterator[Any]) -> None:
         """On the loop: put items in until they end, waiting while there is no room."""
-        try:
-            async for item in items:
-                with self._changed:
-                    self._items.append(item)
-                    full = len(self._items) >= _PREFETCHED_ITEMS
-                    self._changed.notify()
-                if full:
-                    self._room.clear()
-                    await self._room.wait()
-        finally:
+        async for item in items:
             with self._changed:
-                self._ended = True
+                self._items.append(item)
+                full = len(self._items) >= _PREFETCHED_ITEMS
                 self._changed.notify()
+            if full:
+                self._room.clear()
+                await self._room.wait()
+
+    def end(self) -> None:
+        """From any thread: nothing more comes."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
 
     def drain(self) -> Iterator[Any]:
         """In the thread: take items out until they end."""
@@ -200,7 +212,8 @@ class _Pipe:
                 items, self._items = self._items, deque()
             if not items:
                 return
-            self._loop.call_soon_threadsafe(self._room.set)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for room
+                self._loop.call_soon_threadsafe(self._room.set)
             yield from items
 
 
@@ -212,13 +225,55 @@ def _with_async_stream(method: MethodSpec, arguments: tuple[Any, ...]) -> tuple[
 
 
 async def _iterate(items: Iterable[Any]) -> AsyncIterator[Any]:
-    """A plain iterable as an async one; it is read in a thread, since it may block."""
-    iterator, end = iter(items), object()
-    while True:
-        item = await asyncio.to_thread(next, iterator, end)
-        if item is end:
+    """A plain iterable as an async one, read in a thread of its own, since it may block."""
+    loop, end = asyncio.get_running_loop(), object()
+    wanted: queue.SimpleQueue[asyncio.Future[Any] | None] = queue.SimpleQueue()
+    reader = threading.Thread(
+        target=_read, args=(iter(items), end, wanted, loop), name="rpcfw-items", daemon=True
+    )
+    reader.start()
+    try:
+        while True:
+            asked = loop.create_future()
+            wanted.put(asked)
+            item = await asked
+            if item is end:
+                return
+            yield item
+    finally:
+        wanted.put(None)
+
+
+def _read(
+    items: Iterator[Any],
+    end: object,
+    wanted: queue.SimpleQueue[asyncio.Future[Any] | None],
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """In the thread: an item each time one is wanted. A daemon, so that an item that never comes holds nobody up."""
+    while (asked := wanted.get()) is not None:
+        item, error = end, None
+        try:
+            item = next(items, end)
+        except BaseException as raised:
+            error = raised
+        try:
+            loop.call_soon_threadsafe(_settle, asked, item, error)
+        except RuntimeError:  # the loop is closed
             return
-        yield item
+
+
+def _settle(asked: asyncio.Future[Any], item: Any, error: BaseException | None) -> None:
+    if asked.done():
+        return
+    if error is None:
+        asked.set_result(item)
+    else:
+        asked.set_exception(error)
+
+
+def _misused(message: str) -> RpcError:
+    return RpcError(Code.FAILED_PRECONDITION, message, executed=False)
 
 
 @functools.lru_cache(maxsize=1024)

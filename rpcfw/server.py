@@ -8,8 +8,6 @@ import dataclasses
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
 from types import CodeType, TracebackType
 from typing import Any, Self
 
@@ -20,7 +18,8 @@ from rpcfw.connection.method import codec_of
 from rpcfw.connection.server import ServerConnection
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, InterfaceError
-from rpcfw.interface import Offload, spec_of
+from rpcfw.interface import spec_of
+from rpcfw.offload import Executors
 from rpcfw.reflection import Reflection
 from rpcfw.skeleton import handlers_of
 from rpcfw.transport import DatagramListener, DatagramTransport, Listener, Transport, default_transports
@@ -29,6 +28,11 @@ from rpcfw.wire.handshake import Hello, MethodEntry, Settings
 from rpcfw.wire.reader import SCRATCH_BYTES, Budget
 
 logger = logging.getLogger("rpcfw")
+
+_LEAVING_S = 5.0
+"""How long a client that was asked to go, and has no call in progress, may take to close its connection."""
+_ENDING_S = 1.0
+"""How long handlers may take to end once they are cancelled, and links to deliver their last bytes."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class Server:
                     f"{endpoint} needs a transport for {endpoint.scheme}://, and this server has none"
                 )
         self._load = Load(self.limits.max_running, Budget(self.limits.max_memory_bytes), dev=dev)
-        self._executors: dict[Offload, Executor] = {}
+        self._executors = Executors(self.limits.threads, self.limits.processes)
         self.specs = [spec_of(implementation) for implementation in implementations]
         self._codes: dict[CodeType, str] = {}
         self._table = self._make_table([*implementations, Reflection(self.specs)], middleware)
@@ -110,10 +114,13 @@ class Server:
         self._listeners: list[Listener] = []
         self._datagrams: list[tuple[DatagramListener, DatagramServer]] = []
         self._connections: dict[ServerConnection, float] = {}
+        self._leaving: dict[ServerConnection, float] = {}
         self._emptied = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
         self._watchdog: Watchdog | None = None
         self._drained: asyncio.Task[None] | None = None
+        self._cut = asyncio.Event()
+        self._stopped = False
         self._closed = asyncio.Event()
 
     @property
@@ -165,15 +172,14 @@ class Server:
                 self._drain(self.grace_s if grace_s is None else grace_s)
             )
         try:
-            await asyncio.shield(self._drained)
+            await asyncio.shield(self._drained)  # a task of its own: whoever is cancelled, the end is reached
         except asyncio.CancelledError:
-            if self._drained.cancelled():  # another caller has cut it short, or this one did before
-                return
-            self._drained.cancel()
+            self._cut.set()
             raise
 
     async def close(self) -> None:
-        """Stop at once: running handlers are cancelled, their callers get UNAVAILABLE."""
+        """Stop at once, also amid a drain: running handlers are cancelled, their callers get UNAVAILABLE."""
+        self._cut.set()
         await self.drain(0.0)
 
     async def wait_closed(self) -> None:
@@ -199,7 +205,7 @@ class Server:
                     f"two implementations serve {spec.name!r}; give one of the services another name"
                 )
             methods: dict[str, MethodEntry] = {}
-            for method, handler in handlers_of(implementation, self._executor).items():
+            for method, handler in handlers_of(implementation, self._executors).items():
                 entry = Entry(codec_of(method), chain(middleware, handler))
                 methods[method.name] = MethodEntry(len(entries), method.fingerprint)
                 by_name[method.path] = entry
@@ -209,16 +215,6 @@ class Server:
                     self._codes[code] = method.path
             services[spec.name] = (spec.version, methods)
         return Table(entries, by_name, Hello(self.limits.connection, services))
-
-    def _executor(self, offload: Offload) -> Executor:
-        executor = self._executors.get(offload)
-        if executor is None:
-            if offload == "thread":
-                executor = ThreadPoolExecutor(self.limits.threads, thread_name_prefix="rpcfw-handler")
-            else:
-                executor = ProcessPoolExecutor(self.limits.processes, mp_context=get_context("spawn"))
-            self._executors[offload] = executor
-        return executor
 
     async def _listen_at(self, endpoint: Endpoint) -> None:
         if endpoint.scheme == "udp":
@@ -243,6 +239,9 @@ class Server:
         return connection.session
 
     def _opened(self, connection: ServerConnection) -> None:
+        if self._stopped:  # it was in the middle of a TLS handshake
+            connection.session.abort("the server has shut down")
+            return
         limits = self.limits
         self._connections[connection] = asyncio.get_running_loop().time()
         self._emptied.clear()
@@ -254,6 +253,7 @@ class Server:
 
     def _gone(self, connection: ServerConnection) -> None:
         self._connections.pop(connection, None)
+        self._leaving.pop(connection, None)
         if not self._connections:
             self._emptied.set()
 
@@ -261,7 +261,7 @@ class Server:
         return {"running": self._load.running, "draining": self._load.draining}
 
     def _sweep(self) -> None:
-        """Look at every connection about once a second: unfinished handshakes, idle and old ones."""
+        """Look at every connection about once a second: unfinished handshakes, idle and old ones, those that stay."""
         loop, limits = asyncio.get_running_loop(), self.limits
         now = loop.time()
         for connection, opened_at in list(self._connections.items()):
@@ -271,15 +271,22 @@ class Server:
                     connection.session.fail(
                         Code.DEADLINE_EXCEEDED, f"no HELLO within {limits.handshake_timeout_s:g} s"
                     )
+            elif connection in self._leaving:
+                if connection.running == 0 and now - self._leaving[connection] >= _LEAVING_S:
+                    connection.session.close("the client was asked to go and stayed")
             elif limits.max_age_s is not None and age_s >= limits.max_age_s:
-                connection.send_away("the connection has reached its age limit; connect again")
+                self._send_away(connection, "the connection has reached its age limit; connect again")
             elif (
                 limits.idle_s is not None
                 and connection.running == 0
                 and now - connection.idle_since >= limits.idle_s
             ):
-                connection.send_away("the connection was idle for too long; connect again when needed")
+                self._send_away(connection, "the connection was idle for too long; connect again when needed")
         self._sweeper = loop.call_later(min(1.0, limits.handshake_timeout_s / 2), self._sweep)
+
+    def _send_away(self, connection: ServerConnection, reason: str) -> None:
+        self._leaving[connection] = asyncio.get_running_loop().time()
+        connection.send_away(reason)
 
     async def _drain(self, grace_s: float) -> None:
         self._load.draining = True
@@ -288,21 +295,31 @@ class Server:
         try:
             for connection in list(self._connections):
                 connection.send_away("the server is shutting down")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace_s):
-                    await self._quiet()
+            await self._until_quiet(grace_s)
         finally:
             await self._stop()
 
+    async def _until_quiet(self, grace_s: float) -> None:
+        """Wait until clients have left and no one-way call of a datagram runs, the grace is over, or it is cut short."""
+        waiting = [asyncio.ensure_future(event) for event in (self._quiet(), self._cut.wait())]
+        try:
+            await asyncio.wait(waiting, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
     async def _quiet(self) -> None:
-        """Wait until clients have left and no one-way call of a datagram runs."""
-        if self._connections:
-            await self._emptied.wait()
-        for _, receiver in self._datagrams:
-            if receiver.tasks:
-                await asyncio.wait(receiver.tasks)
+        while True:
+            datagrams = [task for _, receiver in self._datagrams for task in receiver.tasks]
+            if self._connections:
+                await self._emptied.wait()
+            elif datagrams:
+                await asyncio.wait(datagrams)
+            else:
+                return
 
     async def _stop(self) -> None:
+        self._stopped = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         for datagrams, receiver in self._datagrams:
@@ -318,18 +335,19 @@ class Server:
                     connection.session.peer_name,
                 )
             connection.cut_off("the server has shut down")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):  # for handlers that take their time after being cancelled
-                if self._connections:
-                    await self._emptied.wait()
-                await asyncio.gather(*(connection.session.wait_closed() for connection in cut_off))
-        for executor in self._executors.values():
-            executor.shutdown(wait=False, cancel_futures=True)
-        if self._watchdog is not None:
-            self._watchdog.stop()
-        for listener in self._listeners:
-            await listener.wait_closed()
-        self._closed.set()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ENDING_S):
+                    if self._connections:
+                        await self._emptied.wait()
+                    await asyncio.gather(*(connection.session.wait_closed() for connection in cut_off))
+            for listener in self._listeners:
+                await listener.wait_closed()
+        finally:  # also when the loop is torn down meanwhile
+            self._executors.close()
+            if self._watchdog is not None:
+                self._watchdog.stop()
+            self._closed.set()
 
 
 def serve(

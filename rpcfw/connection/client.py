@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from rpcfw.call import Call, unpack_metadata
-from rpcfw.codec import MessageError, size_of
+from rpcfw.codec import Encoded, MessageError, size_of
 from rpcfw.connection.binding import DESCRIBE, Bound, bind
 from rpcfw.connection.deadlines import Deadlines
 from rpcfw.connection.failures import unpack_failure
@@ -143,7 +143,7 @@ class ClientConnection:
         """
         found = self._methods.get(call.method)
         method, codec = found if found is not None else await self._bind(call)
-        spec, outbox = codec.spec, self.session.outbox
+        outbox = self.session.outbox
         if outbox.congested:
             await self._until_ready(call)
         try:
@@ -164,24 +164,18 @@ class ClientConnection:
             if extra <= 0:
                 raise RpcError(
                     Code.DEADLINE_EXCEEDED,
-                    f"{spec.path}: the deadline had passed before the call was sent",
+                    f"{call.method.path}: the deadline had passed before the call was sent",
                     executed=False,
                 )
         if type(body) is not bytes or len(body) > _SMALL_BYTES:
-            self._check_size(spec, body)
+            self._check_size(codec.spec, body)
         stream = self._next_stream
         self._next_stream = stream + 1
         if stream >= MAX_STREAM_ID:
             self.draining = True  # the ids are used up: calls from now on go over another connection
             self._on_closed()
-        if spec.oneway:
-            self._idle_since = self._loop.time()
-            outbox.send(REQUEST, flags | ONEWAY, method, stream, extra, body)
-            if outbox.is_sending(stream):
-                await self._until_sent(call, codec, stream)
-            return None
-        if not codec.is_unary:
-            return await self._streaming_call(call, codec, stream, (flags, method, extra), body)
+        if not codec.is_plain:
+            return await self._unusual_call(call, codec, stream, (flags, method, extra), body)
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending[stream] = (future, codec, call)
         if deadline < self._deadlines.next_look:
@@ -192,6 +186,20 @@ class ClientConnection:
         except asyncio.CancelledError:
             self._give_up(stream, Code.CANCELLED)
             raise
+
+    async def _unusual_call(
+        self, call: Call, codec: MethodCodec, stream: int, head: tuple[int, int, int], body: Encoded
+    ) -> Any:
+        """Make a call that has streams, or wants no reply."""
+        flags, method, extra = head
+        outbox = self.session.outbox
+        if codec.spec.oneway:
+            self._idle_since = self._loop.time()
+            outbox.send(REQUEST, flags | ONEWAY, method, stream, extra, body)
+            if outbox.is_sending(stream):
+                await self._until_sent(call, codec, stream)
+            return None
+        return await self._streaming_call(call, codec, stream, head, body)
 
     async def _until_sent(self, call: Call, codec: MethodCodec, stream: int) -> None:
         """Wait until a large one-way call is out: until then it counts as pending, and may still fail."""

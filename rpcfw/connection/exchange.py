@@ -9,6 +9,8 @@ from asyncio import Task
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from rpcfw.call import Handler, Metadata, pack_metadata
 from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.session import Session
@@ -48,37 +50,30 @@ class Table:
     hello: Hello
 
 
-class ServerExchange:
-    """One call in progress, from its request to the end of its handler."""
+class ServerExchange(msgspec.Struct, eq=False):
+    """One call in progress, from its request to the end of its handler.
 
-    __slots__ = (
-        "cancelled",
-        "codec",
-        "deadline",
-        "ended",
-        "held",
-        "receiver",
-        "reply_metadata",
-        "sender",
-        "session",
-        "silent",
-        "started",
-        "task",
-    )
+    Attributes:
+        task: runs the handler.
+        held: bytes taken from the memory budget for this call.
+        started: the task has made its first step.
+        silent: the client wants no reply any more.
+        cancelled: the handler has been cancelled, which is done once.
+        ended: the handler has ended.
+    """
 
-    def __init__(self, session: Session, codec: MethodCodec, deadline: float) -> None:
-        self.session = session
-        self.codec = codec
-        self.deadline = deadline
-        self.task: Task[None] | None = None
-        self.started = False
-        self.silent = False
-        self.cancelled = False
-        self.ended = False
-        self.held = 0
-        self.reply_metadata: dict[str, str | bytes] | None = None
-        self.receiver: ItemReceiver | None = None
-        self.sender: ItemSender | None = None
+    session: Session
+    codec: MethodCodec
+    deadline: float
+    task: Task[None] | None = None
+    held: int = 0
+    started: bool = False
+    silent: bool = False
+    cancelled: bool = False
+    ended: bool = False
+    reply_metadata: dict[str, str | bytes] | None = None
+    receiver: ItemReceiver | None = None
+    sender: ItemSender | None = None
 
     @property
     def peer(self) -> str:

@@ -20,12 +20,13 @@ class MethodCodec:
     `encode_call` and `decode_result` are for the hot path and raise whatever the plan's engine raises.
     """
 
-    __slots__ = ("arguments", "decode_result", "encode_call", "errors", "is_unary", "items_in", "items_out", "result",
-                 "spec", "stream_index")  # fmt: skip
+    __slots__ = ("arguments", "decode_result", "encode_call", "errors", "is_plain", "is_unary", "items_in", "items_out",
+                 "result", "spec", "stream_index")  # fmt: skip
 
     def __init__(self, spec: MethodSpec) -> None:
         self.spec = spec
         self.is_unary = spec.kind is CallKind.UNARY
+        self.is_plain = self.is_unary and not spec.oneway
         fields = [(p.name, p.type, p.default) for p in spec.parameters if not p.is_stream]
         self.arguments: Plan = plan_of_arguments(f"{spec.name}_arguments", fields, REQUIRED)
         self.result: Plan = plan_of(spec.result)

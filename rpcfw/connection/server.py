@@ -134,7 +134,7 @@ class ServerConnection:
             self.send_away("the server is shutting down")
 
     def _request(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
-        exchanges, load = self._exchanges, self._load
+        exchanges, load, entries = self._exchanges, self._load, self._table.entries
         if stream in exchanges:
             raise ProtocolError(f"stream {stream} is in use; stream ids only go up")
         metadata, exchange = b"", None
@@ -143,7 +143,9 @@ class ServerConnection:
                 raise self._no_memory()
             if flags & METADATA:
                 metadata, body = split_metadata(body, self.session.settings.max_metadata_bytes)
-            entry = self._find(method, metadata)
+            entry = entries[method] if method < len(entries) else None
+            if entry is None:
+                entry = self._find(method, metadata)
             if load.running >= load.max_running or len(exchanges) >= self._max_streams:
                 self._refuse_load()
             codec = entry.codec
@@ -210,12 +212,11 @@ class ServerConnection:
     # a request's way to its handler
 
     def _find(self, method: int, metadata: bytes) -> Entry:
-        if method == BY_NAME:
-            name = unpack_metadata(metadata).get(METHOD_NAME, "")
-            entry = self._table.by_name.get(str(name))
-        else:
-            name = f"number {method}"
-            entry = self._table.entries[method] if method < len(self._table.entries) else None
+        """The method of a request that numbers none, or none that there is."""
+        name = (
+            str(unpack_metadata(metadata).get(METHOD_NAME, "")) if method == BY_NAME else f"number {method}"
+        )
+        entry = self._table.by_name.get(name)
         if entry is None:
             raise RpcError(Code.UNIMPLEMENTED, f"there is no method {name!r} here", executed=False)
         return entry
@@ -303,12 +304,12 @@ class ServerConnection:
                     raise
             if not oneway and not exchange.silent:
                 outbox = self.session.outbox
-                if flags & ERROR or exchange.reply_metadata:
-                    self._send_unusual(exchange, stream, flags, body)
+                if flags == END and not exchange.reply_metadata:
+                    outbox.send(REPLY, END, 0, stream, 0, body)
                 else:
-                    outbox.send(REPLY, flags, 0, stream, 0, body)
-                if outbox.is_sending(stream):  # a large reply counts, with its memory, until it is out
-                    await outbox.sent(stream)
+                    self._send_unusual(exchange, stream, flags, body)
+                if exchange.held and outbox.is_sending(stream):
+                    await outbox.sent(stream)  # a large reply counts, with its memory, until it is out
         finally:
             self._finish(exchange, stream)
 
@@ -318,7 +319,7 @@ class ServerConnection:
         return RpcError(Code.INTERNAL, f"{codec.spec.path}: the result cannot travel: {problem}")
 
     def _hold_reply(self, exchange: ServerExchange, body: Encoded) -> None:
-        """Count a large reply against the memory budget. Raises RpcError when it is too large, or there is none left."""
+        """Count a large reply against the memory budget. Raises RpcError when it is too large, or none is left."""
         size, limit, path = (
             size_of(body),
             self.session.outbox.limits.max_message_bytes,

@@ -205,7 +205,9 @@ class Describer:
     def _union(self, arguments: tuple[Any, ...], path: str) -> Schema:
         members = [self.describe(argument, path) for argument in arguments]
         if object in arguments:
-            raise InterfaceError(f"{_at(path)}a union with object takes anything at all; write Any instead of it")
+            raise InterfaceError(
+                f"{_at(path)}a union with object takes anything at all; write Any instead of it"
+            )
         return self._join(members, path)
 
     def _join(self, members: Sequence[Schema], path: str) -> Schema:

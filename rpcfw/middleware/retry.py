@@ -47,6 +47,7 @@ class Retry:
 
     def __call__(self, handler: Handler) -> Handler:
         """Wrap a handler."""
+
         async def retry(call: Call) -> Any:
             attempt = 1
             while True:

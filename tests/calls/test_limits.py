@@ -283,7 +283,7 @@ async def test_large_requests_that_are_refused_give_their_memory_back(opened: Op
 
 async def test_a_large_item_without_memory_for_it_is_refused_by_name(opened: Opened) -> None:
     shop = await opened(max_memory_bytes=1 * MB)
-    with pytest.raises(RpcError, match="found no memory.*of the 1,000,000 bytes") as caught:
+    with pytest.raises(RpcError, match=r"found no memory.*of the 1,000,000 bytes") as caught:
         await shop.bystander.upload(b"", _items(2 * MB))
     assert caught.value.code is Code.RESOURCE_EXHAUSTED
     assert await shop.bystander.upload(b"", _items(500_000, 500_000)) == MB
@@ -292,10 +292,10 @@ async def test_a_large_item_without_memory_for_it_is_refused_by_name(opened: Ope
 async def test_a_large_reply_without_memory_for_it_is_refused_by_the_client(here: Place) -> None:
     server = await here.serve(Service())
     stub = here.connect(server, options=ConnectionOptions(max_memory_bytes=MB)).stub(Contract)
-    with pytest.raises(RpcError, match="found no memory.*max_memory_bytes") as caught:
+    with pytest.raises(RpcError, match=r"found no memory.*max_memory_bytes") as caught:
         await stub.blob(bytes(2 * MB))
     assert (caught.value.code, caught.value.executed) == (Code.RESOURCE_EXHAUSTED, True)
-    with pytest.raises(RpcError, match="found no memory.*max_memory_bytes") as caught:
+    with pytest.raises(RpcError, match=r"found no memory.*max_memory_bytes") as caught:
         async for _ in stub.blobs([10, 2 * MB]):
             pass
     assert caught.value.code is Code.RESOURCE_EXHAUSTED

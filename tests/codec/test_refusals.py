@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from rpcfw.codec import MessageError, Plan, encode_value, plan_of, plan_of_arguments, plan_of_items
 from rpcfw.codec.containers import check_containers, check_values
+from rpcfw.errors import InterfaceError
+from rpcfw.interface import schema_of
 from rpcfw.interface.spec import REQUIRED
 from tests.codec.samples import (
     AT,
@@ -355,3 +357,9 @@ def measured() -> Iterator[Callable[[], int]]:
     finally:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
+
+
+def test_a_union_with_object_is_refused_at_declaration_since_no_plan_can_be_built() -> None:
+    for declared in (Line | object, list[int | object], object | None):
+        with pytest.raises(InterfaceError, match="a union with object takes anything at all; write Any"):
+            schema_of(declared)

@@ -21,7 +21,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,15 +30,17 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import rpcfw
+from rpcfw.call import Call, Handler
 from rpcfw.connection.client import ClientConnection
 from rpcfw.connection.datagram import DatagramServer
 from rpcfw.stub import make_stub
+from rpcfw.wire.frames import REFUSED
 from rpcfw.wire.handshake import Settings
 from rpcfw.wire.reader import SCRATCH_BYTES, Budget
 from tests.fuzz.mutation import LARGE_BYTES, Conversation, Mutator
 from tests.fuzz.services import CALLS, EXPECTED, Streams, Unary
 from tests.wire.ends import CLIENT, QUIET, SERVER, Ends, serve
-from tests.wire.links import FakeLink, split, turn
+from tests.wire.links import FakeLink, parse, split, turn
 
 HANG_S = 5.0
 """What one frame may take. A bomb that is not refused at once takes longer."""
@@ -117,7 +119,11 @@ class Fuzzer:
         self.recorded = recorded
         self.findings = findings
         self.rng = random.Random(seed)
-        self.servers = [serve(Unary(), Streams(), limits=limits) for limits in (QUIET, TIGHT)]
+        self.servers = [
+            serve(Unary(), Streams(), limits=limits, middleware=[self._count]) for limits in (QUIET, TIGHT)
+        ]
+        self.served = 0
+        self.refused = 0
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.budget = Budget(1 << 29)
         self.baseline = 0
@@ -153,16 +159,6 @@ class Fuzzer:
         await turn(2)
 
     @property
-    def served(self) -> int:
-        """Calls whose handlers ran: mutated frames that were still requests."""
-        return sum(server._load.served for server in self.servers)
-
-    @property
-    def refused(self) -> int:
-        """Requests that were answered with a reason."""
-        return sum(server._load.refused for server in self.servers)
-
-    @property
     def growth_mb(self) -> float:
         """How much more memory is resident at most, after collecting, than after the warm-up."""
         return (self.peak - self.baseline) / _MB
@@ -186,6 +182,16 @@ class Fuzzer:
         await self._feed(link, frames, mutator)
         await self._end(link)
         self._check(server)
+        self.refused += sum(parse(frame)[1] & REFUSED > 0 for frame in split(link.take()))
+
+    def _count(self, handler: Handler) -> Handler:
+        """Middleware that counts the calls which get as far as a handler."""
+
+        def count(call: Call) -> Awaitable[Any]:
+            self.served += 1
+            return handler(call)
+
+        return count
 
     async def _send(self, mutator: Mutator) -> None:
         """A server's datagrams: each is a frame of its own."""

@@ -31,7 +31,7 @@ def test_mutated_frames_let_no_exception_escape_and_leave_nothing_behind() -> No
     assert fuzzer.growth_mb < MEMORY_LIMIT_MB
     assert fuzzer.findings.frames >= FRAMES
     assert fuzzer.served > FRAMES / 20, "too few frames got as far as a handler for the run to mean anything"
-    assert fuzzer.refused > FRAMES / 20, "too few frames were refused for the run to mean anything"
+    assert fuzzer.refused > FRAMES / 40, "too few frames were refused for the run to mean anything"
 
 
 def test_a_seed_replays_its_mutations() -> None:
