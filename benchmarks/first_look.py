@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import importlib.metadata
 import json
 import multiprocessing
@@ -48,7 +49,10 @@ def serve_both(pipe: Connection) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         raw = await loop.create_server(RawServer, "127.0.0.1", 0)
-        async with rpcfw.serve(OrderBook(), listen="tcp://127.0.0.1:0") as server:
+        book = OrderBook()
+        gc.collect()
+        gc.freeze()  # as `rpcfw run` does
+        async with rpcfw.serve(book, listen="tcp://127.0.0.1:0") as server:
             pipe.send((server.endpoint.port, raw.sockets[0].getsockname()[1]))
             while await loop.run_in_executor(None, pipe.recv) == "cpu":
                 pipe.send(time.process_time())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import dataclasses
+import gc
 import logging
 import multiprocessing
 import os
@@ -92,6 +93,8 @@ def loop_factory(wanted: bool | None) -> Callable[[], asyncio.AbstractEventLoop]
 
 async def _serve(thing: Any, options: RunOptions, on_serving: Callable[[str], None], as_worker: bool) -> None:
     server = await _server(thing, options, as_worker)
+    gc.collect()
+    gc.freeze()  # what is loaded by now stays; the collector need not walk it again under load
     await server.start()
     stop = _Stop(server, options.grace_s, silent if as_worker else say)
     names = ", ".join(f"{spec.name} {spec.version}" for spec in server.specs) or "nothing"
