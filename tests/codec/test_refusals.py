@@ -269,7 +269,7 @@ def test_refusing_a_bomb_takes_no_memory() -> None:
     assert grown() < 3 * len(EMPTY_LISTS)
 
 
-@pytest.mark.parametrize("depth", [2000, FOUR_MB // 10])
+@pytest.mark.parametrize("depth", [50_000, FOUR_MB // 10])
 @pytest.mark.parametrize("declared", [Any, list[Any], Node, Model, Link], ids=str)
 @pytest.mark.parametrize(
     "head", [b"\x91", b"\x81\xa8children\x91", b"\x81\xa1a"], ids=["lists", "nodes", "maps"]

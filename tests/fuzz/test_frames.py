@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import mmap
 import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+import rpcfw
 import rpcfw.connection.server as serving
-from rpcfw.connection.exchange import ServerExchange
 from rpcfw.connection.outbox import Outbox
 from rpcfw.connection.server import ServerConnection
 from rpcfw.wire.handshake import Hello
 from rpcfw.wire.reader import Budget
 from tests.fuzz import frames
-from tests.fuzz.frames import MEMORY_LIMIT_MB, fuzz, recorded
+from tests.fuzz.frames import MEMORY_LIMIT_MB, Fuzzer, fuzz, recorded
 from tests.fuzz.mutation import Mutator
 
 FRAMES = 20_000
@@ -68,15 +69,16 @@ def _callbacks_fail(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Outbox, "_end_turn", _raise)
 
 
-def _exchanges_are_kept(patch: pytest.MonkeyPatch) -> None:
-    kept: list[object] = []
-    made = ServerExchange.__init__
+def _connections_are_kept(patch: pytest.MonkeyPatch) -> None:
+    kept: list[mmap.mmap] = []
+    check = Fuzzer._check
 
-    def keep(self: ServerExchange, *arguments: Any) -> None:
-        made(self, *arguments)
-        kept.append(bytearray(b"x" * 20_000))
+    def keep(self: Fuzzer, server: rpcfw.Server) -> None:
+        check(self, server)
+        kept.append(mmap.mmap(-1, 100_000))  # not from the heap, which may still have room from tests before
+        kept[-1].write(b"x" * 100_000)
 
-    patch.setattr(ServerExchange, "__init__", keep)
+    patch.setattr(Fuzzer, "_check", keep)
 
 
 def _frames_hang(patch: pytest.MonkeyPatch) -> None:
@@ -110,8 +112,8 @@ def test_a_planted_fault_is_found(
 
 
 def test_planted_growth_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    _exchanges_are_kept(monkeypatch)
-    assert fuzz(30_000, SEED).growth_mb > MEMORY_LIMIT_MB
+    _connections_are_kept(monkeypatch)
+    assert fuzz(10_000, SEED).growth_mb > MEMORY_LIMIT_MB
 
 
 def test_the_program_ends_with_its_figures_and_fails_when_something_was_found(

@@ -14,7 +14,9 @@ import pytest
 
 import rpcfw
 from rpcfw import Code, RpcError
+from rpcfw.codec import plan_of_items
 from rpcfw.connection.client import ClientConnection
+from rpcfw.connection.streams import ItemReceiver
 from rpcfw.errors import Origin
 from rpcfw.stub import make_stub
 from rpcfw.wire.frames import (
@@ -261,6 +263,17 @@ async def test_an_item_that_does_not_fit_fails_its_call_and_what_follows_it_is_d
     assert error.code is Code.INVALID_ARGUMENT
     assert "an item does not fit: [0]: expected `object`, got `int`: 5" in error.message
     await guest.leave()
+
+
+async def test_nothing_that_comes_after_the_end_of_a_stream_is_delivered() -> None:
+    granted: list[int] = []
+    receiver = ItemReceiver(plan_of_items(int), "a.B/c", 1000, Budget(1000), granted.append, lambda: None)
+    for item in (1, 2, 3):
+        assert receiver.take(bytes((0x91, item)), 1, kept=True) is None
+        if item == 2:
+            receiver.end()
+    assert await _all(receiver.items()) == [1, 2]
+    assert granted == []
 
 
 async def test_items_without_credit_end_the_connection() -> None:
