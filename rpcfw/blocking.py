@@ -59,7 +59,8 @@ class BlockingClient:
     def start(self, make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
         """Run a coroutine on the client's loop. Raises RpcError where waiting for it could never end."""
         with self._lock:  # so that it has begun before `close` ends what has
-            return asyncio.run_coroutine_threadsafe(make(), self._running_loop())
+            loop = self._running_loop()
+            return asyncio.run_coroutine_threadsafe(make(), loop)
 
     def result(self, future: Future[T]) -> T:
         """Wait for what `start` has begun. Raises RpcError UNAVAILABLE when the client is closed meanwhile."""

@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 from rpcfw.call import Call, Handler
+from rpcfw.codec import MessageError
 from rpcfw.connection.failures import pack_failure, unpack_failure
 from rpcfw.connection.method import MethodCodec, codec_of
 from rpcfw.errors import Code, InterfaceError, RpcError
@@ -130,7 +131,7 @@ def process_handler(implementation: Any, method: MethodSpec, executors: Executor
         data = codec.encode_arguments(call.arguments)
         outcome = await _in_process(executors, where, data, method.path)
         if outcome.result is not None:
-            return codec.result.decode(outcome.result)
+            return _decoded(codec, outcome.result)
         if outcome.error is not None:
             raise unpack_failure(codec, outcome.error, refused=False)
         raise outcome.failure()
@@ -218,9 +219,19 @@ def _encoded(codec: MethodCodec, result: Any) -> bytes:
     try:
         encoded = codec.result.encode(result)
     except Exception as error:
-        problem = codec.result.encoding_error(error, result)
-        raise RpcError(Code.INTERNAL, f"{codec.spec.path}: the result cannot travel: {problem}") from error
+        raise _untellable(codec, codec.result.encoding_error(error, result)) from error
     return encoded if isinstance(encoded, bytes) else b"".join(encoded)
+
+
+def _decoded(codec: MethodCodec, data: bytes) -> Any:
+    try:
+        return codec.result.decode(data)
+    except Exception as error:
+        raise _untellable(codec, codec.result.decoding_error(error, data)) from error
+
+
+def _untellable(codec: MethodCodec, problem: MessageError) -> RpcError:
+    return RpcError(Code.INTERNAL, f"{codec.spec.path}: the result cannot travel: {problem}")
 
 
 def _is_for_the_caller(codec: MethodCodec, error: BaseException) -> bool:

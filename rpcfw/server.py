@@ -300,7 +300,7 @@ class Server:
             await self._stop()
 
     async def _until_quiet(self, grace_s: float) -> None:
-        """Wait until clients have left and no one-way call of a datagram runs, the grace is over, or it is cut short."""
+        """Wait until clients have left and no one-way call of a datagram runs; no longer than the grace, or the cut."""
         waiting = [asyncio.ensure_future(event) for event in (self._quiet(), self._cut.wait())]
         try:
             await asyncio.wait(waiting, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)

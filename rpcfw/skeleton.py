@@ -97,8 +97,8 @@ def _refuse_if_unwritten(implementation: Any, function: Callable[..., Any], meth
     if abstract or (getattr(cls, "_is_protocol", False) and _does_nothing(written)):
         name = type(implementation).__qualname__
         raise InterfaceError(
-            f"{name} lacks the method {method.attribute!r} of {method.service}: it inherits that of {cls.__qualname__}, "
-            f"which has no body; write it in {name}"
+            f"{name} lacks the method {method.attribute!r} of {method.service}: it inherits that of "
+            f"{cls.__qualname__}, which has no body; write it in {name}"
         )
 
 
@@ -112,7 +112,7 @@ def _does_nothing(function: Any) -> bool:
     return _steps(function) in (_steps(_empty), _steps(_empty_coroutine))
 
 
-def _steps(function: FunctionType) -> list[tuple[str, Any]]:
+def _steps(function: Callable[..., Any]) -> list[tuple[str, Any]]:
     # by value, since a docstring changes the numbers of the constants
     return [(step.opname, step.argval) for step in dis.get_instructions(function)]
 

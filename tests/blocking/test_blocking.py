@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -44,6 +44,9 @@ class Shelf:
 
     async def total(self, numbers: AsyncIterator[int]) -> int:
         return sum([number async for number in numbers])
+
+    async def first(self, numbers: AsyncIterator[int]) -> int:
+        return await anext(numbers)
 
     async def double(self, numbers: AsyncIterator[int]) -> AsyncIterator[int]:
         async for number in numbers:
@@ -166,6 +169,104 @@ def test_closing_fails_calls_in_progress(endpoint: str, shelf: Shelf) -> None:
     assert shelf.cancelled.wait(10)
     with pytest.raises(rpcfw.RpcError, match="this client is closed"):
         stub.add(1)
+
+
+class Stdin:
+    """Gives one line, and none for a long time."""
+
+    def __init__(self) -> None:
+        self.asked, self.typed, self.read = threading.Event(), threading.Event(), 0
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        self.read += 1
+        if self.read > 1:
+            self.asked.set()
+            self.typed.wait(30)
+        return self.read
+
+
+def test_closing_does_not_wait_for_an_iterable_that_blocks(endpoint: str) -> None:
+    client = rpcfw.blocking.connect(endpoint)
+    stdin = Stdin()
+    with ThreadPoolExecutor(1) as pool:
+        total = pool.submit(client.stub(Shelf).total, stdin)
+        assert stdin.asked.wait(10)
+        (reader,) = [thread for thread in threading.enumerate() if thread.name == "rpcfw-items"]
+        assert reader.daemon  # so neither does the end of the process
+        closing = threading.Thread(target=client.close)
+        closing.start()
+        closing.join(10)
+        try:
+            assert not closing.is_alive()
+            with pytest.raises(rpcfw.RpcError) as caught:
+                total.result(10)
+            assert caught.value.code is rpcfw.Code.UNAVAILABLE
+        finally:
+            stdin.typed.set()
+            closing.join(10)
+            reader.join(10)
+    assert not reader.is_alive()
+
+
+def test_an_iterable_is_read_no_further_than_the_call_wants(client: rpcfw.BlockingClient) -> None:
+    stdin = Stdin()
+    assert client.stub(Shelf).first(stdin) == 1
+    readers = [thread for thread in threading.enumerate() if thread.name == "rpcfw-items"]
+    stdin.typed.set()
+    for reader in readers:
+        reader.join(10)
+        assert not reader.is_alive()
+    assert stdin.read <= 2
+
+
+def test_closing_amid_the_start_of_a_call_does_not_leave_it_waiting(endpoint: str) -> None:
+    client = rpcfw.blocking.connect(endpoint)
+    client.stub(Shelf).add(1)
+    starting, go_on = threading.Event(), threading.Event()
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    def make() -> Coroutine[Any, Any, None]:
+        starting.set()
+        go_on.wait(10)
+        return never()
+
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(client.run, make)
+        assert starting.wait(10)
+        closing = pool.submit(client.close)
+        with pytest.raises(TimeoutError):
+            closing.result(0.05)  # it waits until the call has begun, however long that takes
+        go_on.set()
+        closing.result(10)
+        with pytest.raises(rpcfw.RpcError, match="this client was closed") as caught:
+            running.result(10)
+    assert (caught.value.code, caught.value.executed) == (rpcfw.Code.UNAVAILABLE, None)
+
+
+def test_a_stream_whose_client_is_closed_ends_with_an_error(endpoint: str) -> None:
+    client = rpcfw.blocking.connect(endpoint)
+    stream = client.stub(Shelf).count(10**9)
+    assert next(stream) == 0
+    client.close()
+    with pytest.raises(rpcfw.RpcError) as caught:
+        list(stream)
+    assert caught.value.code is rpcfw.Code.UNAVAILABLE
+
+
+def test_closing_a_client_on_its_own_loop_says_that_it_would_wait_for_itself(
+    client: rpcfw.BlockingClient,
+) -> None:
+    async def close() -> None:
+        client.close()
+
+    with pytest.raises(rpcfw.RpcError, match="would wait for itself"):
+        client.run(close)
+    assert client.stub(Shelf).add(1) == 2
 
 
 def test_an_interrupted_wait_cancels_the_call(client: rpcfw.BlockingClient, shelf: Shelf) -> None:
