@@ -26,7 +26,7 @@ from rpcfw.interface import (
 )
 from rpcfw.server import Limits, Server, serve
 from rpcfw.skeleton import Skeleton
-from rpcfw.stub import Stub
+from rpcfw.stub import Stub, with_options
 from rpcfw.transport import TlsConfig
 from rpcfw.wire.handshake import Settings
 
@@ -66,4 +66,5 @@ __all__ = [
     "service",
     "set_reply_metadata",
     "spec_of",
+    "with_options",
 ]

@@ -52,6 +52,9 @@ class Client:
         self._handler = chain(wrapped, bottom)
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    def __repr__(self) -> str:
+        return f"<Client of {', '.join(channel.endpoint.address for channel in self._channels)}>"
+
     @property
     def handler(self) -> Handler:
         """Where stubs send their calls: the top of the client's stack."""

@@ -100,7 +100,7 @@ class ServiceError(Exception):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        dataclasses.dataclass(eq=False, repr=False)(cls)
+        dataclasses.dataclass(eq=False)(cls)
 
     def __str__(self) -> str:
         fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is made a dataclass above

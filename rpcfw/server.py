@@ -123,6 +123,10 @@ class Server:
         self._stopped = False
         self._closed = asyncio.Event()
 
+    def __repr__(self) -> str:
+        where = ", ".join(endpoint.address for endpoint in self.endpoints) or "nowhere yet"
+        return f"<Server of {', '.join(spec.name for spec in self.specs) or 'nothing'} at {where}>"
+
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Where the server listens, with the actual ports."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import math
 from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -54,6 +55,9 @@ class Stub:
         self._timeout_s: float | None = None
         self._metadata = b""
         self._reply_metadata: dict[str, str | bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._client!r}>"
 
     def with_options(
         self,
@@ -106,6 +110,28 @@ class Stub:
             await items.aclose()
 
 
+def with_options(
+    stub: S,
+    *,
+    timeout_s: float | None = None,
+    metadata: Metadata | None = None,
+    reply_metadata: dict[str, str | bytes] | None = None,
+) -> S:
+    """A copy of a stub whose calls carry these options: `Stub.with_options` for stubs that are typed as an interface.
+
+        orders = client.stub(Orders)
+        await rpcfw.with_options(orders, timeout_s=0.2).get(7)
+
+    Raises:
+        TypeError: it is not a stub.
+    """
+    make = getattr(stub, "with_options", None)
+    if make is None:
+        raise TypeError(f"{stub!r} is not a stub; make one with client.stub(Interface)")
+    copied: S = make(timeout_s=timeout_s, metadata=metadata, reply_metadata=reply_metadata)
+    return copied
+
+
 def make_stub(interface: Callable[..., S], client: Caller) -> S:
     """A stub of an interface without a generated file, typed as the interface.
 
@@ -122,6 +148,8 @@ def make_stub(interface: Callable[..., S], client: Caller) -> S:
 def _stub_class(interface: type) -> type[Stub]:
     spec = spec_of(interface)
     methods: dict[str, Any] = {method.attribute: _method(method) for method in spec.methods.values()}
+    for name, call in methods.items():
+        call.__signature__ = inspect.signature(getattr(spec.interface, name))  # for notebooks and help()
     return type(f"{interface.__name__}Stub", (Stub,), {"service": spec, "__doc__": spec.doc, **methods})
 
 

@@ -189,6 +189,7 @@ From another shell, with the client, and without any:
 
 Test it, generate stubs, and later tell what a change would break:
 
+    pip install pytest
     python -m pytest
     rpcfw gen contract.py -o stubs
     rpcfw gen contract.py --schema > released.json
@@ -204,6 +205,9 @@ dependencies = ["rpcfw"]
 
 [project.optional-dependencies]
 dev = ["pytest"]
+
+[tool.setuptools]
+py-modules = ["contract", "server", "client"]
 
 [tool.pytest.ini_options]
 testpaths = ["tests"]

@@ -82,6 +82,7 @@ class Channel:
         self._last_error: RpcError | None = None
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
+        self._linked = False
         self._turn = 0
 
     @property
@@ -160,6 +161,10 @@ class Channel:
                     connection = await self.connected()
             except TimeoutError:
                 message = f"{call.method.path}: no connection to {self.endpoint.address} before the deadline"
+                if self._linked:
+                    message += (
+                        "; it is connected, but does not answer: is it an rpcfw server, with TLS or not?"
+                    )
                 raise RpcError(Code.DEADLINE_EXCEEDED, message, executed=False) from None
         return await connection.call(call)
 
@@ -175,6 +180,7 @@ class Channel:
         )
         try:
             await self._transport.connect(self.endpoint, lambda: connection.session)
+            self._linked = True
             await connection.opened(options.handshake_timeout_s)
             if not connection.usable:
                 raise self._unavailable(f"{self.endpoint.address} takes no calls: {connection.farewell}")
@@ -184,6 +190,8 @@ class Channel:
             self._retry_at = loop.time() + wait_s * shared.rng.uniform(0.8, 1.2)
             self._last_error = error
             raise
+        finally:
+            self._linked = False
         self._failures, self._last_error = 0, None
         connection.session.keep_alive(options.keepalive_s, options.keepalive_timeout_s)
         self._ready.append(connection)

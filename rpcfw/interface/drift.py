@@ -149,12 +149,12 @@ class _Comparison:
             why = (
                 "the new version may leave it out, and the old one requires it"
                 if breaking
-                else "it is still sent"
+                else "it is still sent where it was set"
             )
             yield Drift(path, "default added", breaking, f"the field got a default: {why}")
         elif not old["required"] and old.get("default", ...) != new.get("default", ...):
             was, now = (repr(field["default"]) if "default" in field else "made anew" for field in (old, new))
-            text = f"the default was {was} and is now {now}: each side goes by its own where the field is left out"
+            text = f"the default was {was} and is now {now}: each side goes by its own where nobody has set the field"
             yield Drift(path, "default changed", False, text)
         yield from self.types(old["type"], new["type"], path)
 

@@ -115,13 +115,13 @@ SAFE = {
     "a default for a field": (
         "class Gone(ServiceError):\n    sku: str",
         "class Gone(ServiceError):\n    sku: str = ''",
-        "Gone.sku (used by shop.Orders.place): the field got a default: it is still sent",
+        "Gone.sku (used by shop.Orders.place): the field got a default: it is still sent where it was set",
     ),
     "another default of a field": (
         "count: int = 1",
         "count: int = 2",
         "Line.count (used by shop.Orders.place, shop.Orders.watch): the default was 1 and is now 2: "
-        "each side goes by its own where the field is left out",
+        "each side goes by its own where nobody has set the field",
     ),
     "a new last field of a Struct like an array": (
         "class Flat(msgspec.Struct, array_like=True):\n    x: int\n    y: int = 0",
@@ -430,7 +430,7 @@ def test_a_field_that_the_sender_always_sends_can_get_a_default(declare: Declare
         declare, ORIGINAL, edited("class Tree:\n    value: int", "class Tree:\n    value: int = 0")
     )
     assert (change.message, change.breaking) == (
-        "Tree.value (used by shop.Orders.upload): the field got a default: it is still sent",
+        "Tree.value (used by shop.Orders.upload): the field got a default: it is still sent where it was set",
         False,
     )
 
