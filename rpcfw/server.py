@@ -46,6 +46,7 @@ class Limits:
         threads: for methods that block (``offload="thread"``).
         processes: for methods that compute (``offload="process"``).
         handshake_timeout_s: a connection that has not said HELLO by then is closed.
+        stall_s: a connection whose large message comes to a stand for this long is closed.
         keepalive_s: a silent client is pinged after this time,
         keepalive_timeout_s: and given up when the ping stays unanswered this long.
         min_ping_interval_s: a client that pings more often is sent away.
@@ -61,6 +62,7 @@ class Limits:
     threads: int = 32
     processes: int = 2
     handshake_timeout_s: float = 5.0
+    stall_s: float = 30.0
     keepalive_s: float | None = 60.0
     keepalive_timeout_s: float = 20.0
     min_ping_interval_s: float = 1.0
@@ -275,6 +277,9 @@ class Server:
                     connection.session.fail(
                         Code.DEADLINE_EXCEEDED, f"no HELLO within {limits.handshake_timeout_s:g} s"
                     )
+            elif connection.session.is_stalled(limits.stall_s):
+                reason = f"a message that was arriving came to a stand for {limits.stall_s:g} s"
+                connection.session.fail(Code.DEADLINE_EXCEEDED, reason)
             elif connection in self._leaving:
                 if connection.running == 0 and now - self._leaving[connection] >= _LEAVING_S:
                     connection.session.close("the client was asked to go and stayed")

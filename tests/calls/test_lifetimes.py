@@ -13,7 +13,7 @@ from rpcfw import Code, ConnectionOptions, Endpoint, RpcError
 from rpcfw.transport import Link
 from rpcfw.transport.link import ReceiverFactory
 from rpcfw.transport.memory import MemoryTransport
-from rpcfw.wire.frames import MAX_STREAM_ID
+from rpcfw.wire.frames import CHUNK, MAX_STREAM_ID, frame
 from tests.calls.contract import Contract, Service, Step
 from tests.calls.place import Place, connection_of, in_flight, limits, until
 from tests.calls.virtual import START_S, now, virtual_time
@@ -421,4 +421,26 @@ async def test_a_peer_that_reads_nothing_does_not_hold_up_the_end() -> None:
     assert link.is_closing()
     await client.close()
     await asyncio.wait([reading])
+    await place.close()
+
+
+@virtual_time
+async def test_a_message_that_comes_to_a_stand_ends_its_connection_and_gives_its_memory_back() -> None:
+    place = Place("mem")
+    _, stub, client = await begin(place)
+    await stub.nothing()
+    link = connection_of(client).session.link
+    budget = place.servers[0]._load.budget
+    link.write(frame(CHUNK, 0, 0, 99, 1_000_000, bytes(200_000)))
+    await asyncio.sleep(20)
+    assert budget.used == 200_000
+    link.write(frame(CHUNK, 0, 0, 99, 1_000_000, bytes(200_000)))  # it goes on, so it may go on
+    await asyncio.sleep(20)
+    assert budget.used == 400_000
+    assert not connection_of(client).session.closed
+    old = connection_of(client)
+    await asyncio.sleep(15)
+    assert old.session.closed
+    assert budget.used == 0
+    await stub.nothing()  # over a new connection
     await place.close()
