@@ -28,9 +28,16 @@ import uvloop
 
 import rpcfw
 from benchmarks.orders import OrderBook, Orders
-from benchmarks.raw import RawClient, RawServer
+from benchmarks.raw import AwaitedClient, RawClient, RawServer
 
 IN_FLIGHT = 64
+_ROWS = {
+    "rpcfw": "rpcfw, typed Order call",
+    "awaited": "bare uvloop, one write per call, awaited",
+    "callbacks": "bare uvloop, one write per call, callbacks",
+    "rpcfw_to_awaited": "rpcfw / bare, awaited",
+    "rpcfw_to_callbacks": "rpcfw / bare, callbacks",
+}
 Sample = tuple[float, float]
 """Calls per second with `IN_FLIGHT` in flight, and the median round trip in microseconds with one."""
 
@@ -64,24 +71,20 @@ async def measure_rpcfw(port: int, seconds: float, cpu: Callable[[], float]) -> 
     """The typed call through a stub, all defaults on. Also returns the server's CPU microseconds per call."""
     async with rpcfw.connect(f"tcp://127.0.0.1:{port}") as client:
         orders = client.stub(Orders)
-
-        async def once() -> None:
-            await orders.get_order(7)
-
-        latency = await _latency(once, seconds / 2)
-        deadline = time.perf_counter() + seconds
-        calls = 0
-
-        async def caller() -> None:
-            nonlocal calls
-            while time.perf_counter() < deadline:
-                await orders.get_order(7)
-                calls += 1
-
-        used, started = cpu(), time.perf_counter()
-        await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
-        elapsed = time.perf_counter() - started
+        latency = await _latency(lambda: orders.get_order(7), seconds / 2)
+        used = cpu()
+        calls, elapsed = await _throughput(lambda: orders.get_order(7), seconds)
         return (calls / elapsed, latency), (cpu() - used) / calls * 1e6
+
+
+async def measure_awaited(port: int, seconds: float) -> Sample:
+    """The bare echo, its calls awaited by tasks as those of any client are."""
+    loop = asyncio.get_running_loop()
+    _, client = await loop.create_connection(AwaitedClient, "127.0.0.1", port)
+    latency = await _latency(client.call, seconds / 2)
+    calls, elapsed = await _throughput(client.call, seconds)
+    client.close()
+    return calls / elapsed, latency
 
 
 async def measure_raw(port: int, seconds: float) -> Sample:
@@ -111,15 +114,29 @@ async def measure_raw(port: int, seconds: float) -> Sample:
     return calls / elapsed, latency
 
 
-async def _latency(once: Callable[[], Awaitable[None]], seconds: float) -> float:
+async def _latency(call: Callable[[], Awaitable[object]], seconds: float) -> float:
     for _ in range(500):
-        await once()
+        await call()
     times, deadline = [], time.perf_counter() + seconds
     while time.perf_counter() < deadline:
         started = time.perf_counter()
-        await once()
+        await call()
         times.append(time.perf_counter() - started)
     return statistics.median(times) * 1e6
+
+
+async def _throughput(call: Callable[[], Awaitable[object]], seconds: float) -> tuple[int, float]:
+    started = time.perf_counter()
+    deadline, calls = started + seconds, 0
+
+    async def caller() -> None:
+        nonlocal calls
+        while time.perf_counter() < deadline:
+            await call()
+            calls += 1
+
+    await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
+    return calls, time.perf_counter() - started
 
 
 async def _raw_latency(port: int, seconds: float) -> float:
@@ -158,35 +175,43 @@ def run(rounds: int, seconds: float) -> dict[str, Any]:
         pipe.send("cpu")
         return float(pipe.recv())
 
-    ours: list[Sample] = []
-    raws: list[Sample] = []
+    samples: dict[str, list[Sample]] = {"rpcfw": [], "awaited": [], "callbacks": []}
     cpus: list[float] = []
     try:
         for number in range(rounds):
             print(f"\rround {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
-            raws.append(uvloop.run(measure_raw(raw_port, seconds)))
+            samples["callbacks"].append(uvloop.run(measure_raw(raw_port, seconds)))
+            samples["awaited"].append(uvloop.run(measure_awaited(raw_port, seconds)))
             sample, used = uvloop.run(measure_rpcfw(rpcfw_port, seconds, cpu))
-            ours.append(sample)
+            samples["rpcfw"].append(sample)
             cpus.append(used)
     finally:
         pipe.send("stop")
         process.join()
         print(file=sys.stderr)
-    calls, raw_calls = statistics.median(s[0] for s in ours), statistics.median(s[0] for s in raws)
-    p50, raw_p50 = statistics.median(s[1] for s in ours), statistics.median(s[1] for s in raws)
     return {
         "python": platform.python_version(),
         "uvloop": importlib.metadata.version("uvloop"),
         "cores": os.cpu_count(),
-        "rpcfw": {
-            "calls_per_s": round(calls),
-            "p50_us": round(p50, 1),
-            "server_cpu_us": round(statistics.median(cpus), 2),
-        },
-        "raw": {"calls_per_s": round(raw_calls), "p50_us": round(raw_p50, 1)},
-        "ratio_throughput": round(statistics.median(o[0] / r[0] for o, r in zip(ours, raws, strict=True)), 3),
-        "ratio_latency": round(statistics.median(o[1] / r[1] for o, r in zip(ours, raws, strict=True)), 3),
-        "samples": {"rpcfw": ours, "raw": raws},
+        "server_cpu_us": round(statistics.median(cpus), 2),
+        **{name: _medians(found) for name, found in samples.items()},
+        "rpcfw_to_awaited": _ratios(samples["rpcfw"], samples["awaited"]),
+        "rpcfw_to_callbacks": _ratios(samples["rpcfw"], samples["callbacks"]),
+        "samples": samples,
+    }
+
+
+def _medians(samples: list[Sample]) -> dict[str, float]:
+    calls, latencies = zip(*samples, strict=True)
+    return {"calls_per_s": round(statistics.median(calls)), "p50_us": round(statistics.median(latencies), 1)}
+
+
+def _ratios(ours: list[Sample], theirs: list[Sample]) -> dict[str, float]:
+    """Round by round, so that a change of the machine's speed cancels out; then the median."""
+    pairs = list(zip(ours, theirs, strict=True))
+    return {
+        "calls_per_s": round(statistics.median(a[0] / b[0] for a, b in pairs), 2),
+        "p50_us": round(statistics.median(a[1] / b[1] for a, b in pairs), 2),
     }
 
 
@@ -207,13 +232,12 @@ def main() -> None:
         f"Python {result['python']}, uvloop {result['uvloop']}, {result['cores']} cores; "
         f"medians of {arguments.rounds} rounds\n"
     )
-    print(f"{'':34}{'calls/s at 64':>15}{'p50 at 1, us':>15}{'server us/call':>16}")
-    ours, raw = result["rpcfw"], result["raw"]
-    print(
-        f"{'rpcfw, typed Order call':34}{ours['calls_per_s']:>15,}{ours['p50_us']:>15.1f}{ours['server_cpu_us']:>16.2f}"
-    )
-    print(f"{'bare uvloop, one write per call':34}{raw['calls_per_s']:>15,}{raw['p50_us']:>15.1f}")
-    print(f"{'ratio':34}{result['ratio_throughput']:>15.2f}{result['ratio_latency']:>15.2f}")
+    print(f"{'':44}{'calls/s at 64':>15}{'p50 at 1, us':>15}")
+    for name, label in _ROWS.items():
+        row = result[name]
+        calls, p50 = row["calls_per_s"], row["p50_us"]
+        print(f"{label:44}{calls:>15,}{p50:>15}")
+    print(f"\nserver: {result['server_cpu_us']} us of CPU per call")
 
 
 if __name__ == "__main__":

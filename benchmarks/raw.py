@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 REQUEST_BYTES = 27
@@ -24,6 +25,36 @@ class RawServer(asyncio.Protocol):
         while self._pending >= REQUEST_BYTES:
             self._pending -= REQUEST_BYTES
             self._transport.write(self._reply)
+
+
+class AwaitedClient(asyncio.Protocol):
+    """Makes calls that are awaited, a future each: what any client with an asyncio face cannot do without."""
+
+    def __init__(self) -> None:
+        self._pending = 0
+        self._request = bytes(REQUEST_BYTES)
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # a stream's
+
+    async def call(self) -> None:
+        """One request and its reply."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(future)
+        self._transport.write(self._request)
+        await future
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._pending += len(data)
+        while self._pending >= REPLY_BYTES:
+            self._pending -= REPLY_BYTES
+            self._waiting.popleft().set_result(None)
 
 
 class RawClient(asyncio.Protocol):
