@@ -110,10 +110,14 @@ def read_arguments(
     found: dict[str, Any] = {}
     for name, value in _object(options, has_stream=len(parameters) < len(method["parameters"])).items():
         found[name] = reader.from_json(value, _known(parameters, name, path)["type"], name)
+    given: set[str] = set()
     for pair in options.pairs:
         name, equals, text = pair.partition("=")
         if not equals:
             raise ValueProblem(f"{pair!r} is not key=value; the method is {path}")
+        if name in given:
+            raise ValueProblem(f"{name!r} is given twice, the second time as {pair!r}; the method is {path}")
+        given.add(name)
         found[name] = reader.from_text(text, _known(parameters, name, path)["type"], name)
     missing = [name for name, parameter in parameters.items() if parameter["required"] and name not in found]
     if missing:

@@ -95,7 +95,10 @@ async def _serve(thing: Any, options: RunOptions, on_serving: Callable[[str], No
     server = await _server(thing, options, as_worker)
     gc.collect()
     gc.freeze()  # what is loaded by now stays; the collector need not walk it again under load
-    await server.start()
+    try:
+        await server.start()
+    except ValueError as error:  # an endpoint that cannot serve, such as TLS without a certificate
+        raise CommandError(str(error), Exit.USAGE) from error
     stop = _Stop(server, options.grace_s, silent if as_worker else say)
     names = ", ".join(f"{spec.name} {spec.version}" for spec in server.specs) or "nothing"
     for endpoint in server.endpoints:

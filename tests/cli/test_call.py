@@ -214,3 +214,9 @@ def test_a_call_that_ends_does_not_wait_for_a_silent_stdin(shop: str) -> None:
         text = caller.stderr.read()
         assert text.startswith("error: DEADLINE_EXCEEDED")
         assert text.count("\n") == 1
+
+
+def test_an_argument_given_twice_is_refused(at_shop: Rpcfw) -> None:
+    done = at_shop("call", "shop.Orders.get", "order_id=1", "order_id=2")
+    assert done.code == 2
+    assert "'order_id' is given twice, the second time as 'order_id=2'" in done.err
