@@ -172,7 +172,7 @@ class DatagramServer(asyncio.DatagramProtocol):
         sender = _Sender(addr)
         call = Call(entry.codec.spec, arguments, deadline, metadata, None, sender)
         load.running += 1
-        task = start_task(self._run(entry, call, sender), loop)
+        task = start_task(self._run(entry, call, sender), loop=loop, name=call.method.path)
         self.tasks.add(task)
         task.add_done_callback(self._ended)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
+import functools
 import sys
 from asyncio import Task
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -20,12 +19,24 @@ from rpcfw.wire.handshake import Hello
 from rpcfw.wire.reader import Budget
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """A method as a server serves it."""
+    """A method as a server serves it.
 
-    codec: MethodCodec
-    handler: Handler
+    Attributes:
+        codec: its messages.
+        handler: answers its calls, middleware included.
+        is_plain: one message in, one message out, nothing to be seen to on the way.
+    """
+
+    __slots__ = ("codec", "decode", "encode", "handler", "is_plain", "spec")
+
+    def __init__(self, codec: MethodCodec, handler: Handler) -> None:
+        self.codec = codec
+        self.handler = handler
+        self.is_plain = codec.is_plain
+        self.spec = codec.spec
+        self.decode = codec.arguments.decode
+        self.encode = codec.result.encode
 
 
 @dataclasses.dataclass(slots=True)
@@ -54,9 +65,8 @@ class ServerExchange(msgspec.Struct, eq=False):
     """One call in progress, from its request to the end of its handler.
 
     Attributes:
-        task: runs the handler.
+        task: runs the handler, until it has ended.
         held: bytes taken from the memory budget for this call.
-        started: the task has made its first step.
         silent: the client wants no reply any more.
         cancelled: the handler has been cancelled, which is done once.
         ended: the handler has ended.
@@ -67,7 +77,6 @@ class ServerExchange(msgspec.Struct, eq=False):
     deadline: float
     task: Task[None] | None = None
     held: int = 0
-    started: bool = False
     silent: bool = False
     cancelled: bool = False
     ended: bool = False
@@ -93,13 +102,8 @@ class ServerExchange(msgspec.Struct, eq=False):
 
 
 if sys.version_info >= (3, 12):
-
-    def start_task(run: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> Task[None]:
-        """Run a handler at once until it first waits; no trip through the loop when it never does."""
-        return Task(run, loop=loop, eager_start=True)
-
+    # at once until the handler first waits: no trip through the loop when it never does
+    start_task: Callable[..., Task[None]] = functools.partial(Task, eager_start=True)
 else:
-
-    def start_task(run: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> Task[None]:
-        """Run a handler at the loop's next turn."""
-        return Task(run, loop=loop)
+    start_task: Callable[..., Task[None]] = Task
+"""Runs a handler: takes the coroutine, `loop` and `name`."""

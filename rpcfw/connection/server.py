@@ -7,12 +7,13 @@ passes, and counts handlers until they have really ended, not until their stream
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from rpcfw.call import Call, enter_call, pack_metadata, unpack_metadata
+from rpcfw.call import Call, Metadata, enter_call, pack_metadata, unpack_metadata
 from rpcfw.codec import Encoded, size_of
 from rpcfw.connection.deadlines import Deadlines
 from rpcfw.connection.exchange import Entry, Load, ServerExchange, Table, start_task
@@ -41,6 +42,7 @@ from rpcfw.wire.handshake import Hello, Settings
 
 logger = logging.getLogger("rpcfw")
 
+_FOREVER = math.inf
 _MAX_HELLO_BYTES = 4096
 """A client's HELLO says seven numbers; a stranger gets no more memory than that needs."""
 
@@ -67,6 +69,7 @@ class ServerConnection:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._table = table
+        self._entries = table.entries
         self._load = load
         self._on_closed = on_closed
         self._exchanges: dict[int, ServerExchange] = {}
@@ -134,24 +137,49 @@ class ServerConnection:
             self.send_away("the server is shutting down")
 
     def _request(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
-        exchanges, load, entries = self._exchanges, self._load, self._table.entries
+        exchanges, load, entries = self._exchanges, self._load, self._entries
         if stream in exchanges:
             raise ProtocolError(f"stream {stream} is in use; stream ids only go up")
+        entry = entries[method] if method < len(entries) else None
+        if (
+            flags != END
+            or entry is None
+            or not entry.is_plain
+            or load.running >= load.max_running
+            or len(exchanges) >= self._max_streams
+            or len(body) >= HELD_BYTES
+            or self._unkept
+        ):
+            self._unusual_request(flags, method, stream, extra, body)
+            return
+        try:
+            arguments = entry.decode(body)
+        except Exception as error:
+            self._refuse(flags, stream, self._misfit(entry.codec, error, body))
+            return
+        deadline = self._loop.time() + extra / TICKS_PER_S if extra else _FOREVER
+        exchange = ServerExchange(self.session, entry.codec, deadline)
+        call = Call(entry.spec, arguments, deadline, b"", None, exchange)
+        self._start(exchange, stream, self._run(exchange, entry, call, stream))
+
+    def _unusual_request(
+        self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview
+    ) -> None:
+        """Begin a call that has metadata, streams or large arguments, wants no reply, or is to be refused."""
         metadata, exchange = b"", None
         try:
-            if self._unkept and stream in self._unkept:
+            if stream in self._unkept:
                 raise self._no_memory()
             if flags & METADATA:
                 metadata, body = split_metadata(body, self.session.settings.max_metadata_bytes)
-            entry = entries[method] if method < len(entries) else None
+            entry = self._entries[method] if method < len(self._entries) else None
             if entry is None:
                 entry = self._find(method, metadata)
-            if load.running >= load.max_running or len(exchanges) >= self._max_streams:
+            if self._load.running >= self._load.max_running or len(self._exchanges) >= self._max_streams:
                 self._refuse_load()
             codec = entry.codec
-            exchange = ServerExchange(
-                self.session, codec, self._loop.time() + extra / TICKS_PER_S if extra else math.inf
-            )
+            deadline = self._loop.time() + extra / TICKS_PER_S if extra else _FOREVER
+            exchange = ServerExchange(self.session, codec, deadline)
             if len(body) >= HELD_BYTES:
                 self._hold(exchange, len(body))
             try:
@@ -159,21 +187,30 @@ class ServerConnection:
             except Exception as error:
                 raise self._misfit(codec, error, body) from None
         except RpcError as error:
-            load.refused += 1
             if exchange is not None and exchange.held:
-                load.budget.give(exchange.held)
+                self._load.budget.give(exchange.held)
             self._unkept.discard(stream)
-            if not flags & ONEWAY:
-                self.session.outbox.send(REPLY, END | ERROR | REFUSED, 0, stream, 0, pack_error(error))
+            self._refuse(flags, stream, error)
             return
         if not codec.is_unary:
             arguments = self._open_streams(exchange, codec, stream, flags, arguments)
-        call = Call(codec.spec, arguments, exchange.deadline, metadata, None, exchange)
-        exchanges[stream] = exchange
-        load.running += 1
+        call = Call(codec.spec, arguments, deadline, metadata, None, exchange)
+        exchange.silent = bool(flags & ONEWAY)
+        self._start(exchange, stream, self._run(exchange, entry, call, stream))
+
+    def _start(self, exchange: ServerExchange, stream: int, run: Coroutine[Any, Any, None]) -> None:
+        self._exchanges[stream] = exchange
+        self._load.running += 1
         if exchange.deadline < self._deadlines.next_look:
             self._deadlines.watch(exchange.deadline)
-        exchange.task = start_task(self._run(exchange, entry, call, stream, flags & ONEWAY), self._loop)
+        task = start_task(run, loop=self._loop, name=exchange.codec.spec.path)
+        if not exchange.ended:
+            exchange.task = task
+
+    def _refuse(self, flags: int, stream: int, error: RpcError) -> None:
+        self._load.refused += 1
+        if not flags & ONEWAY:
+            self.session.outbox.send(REPLY, END | ERROR | REFUSED, 0, stream, 0, pack_error(error))
 
     def _items(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         exchange = self._exchanges.get(stream)
@@ -278,38 +315,33 @@ class ServerConnection:
             receiver.end()
         return codec.with_stream(arguments, receiver.items())
 
-    async def _run(
-        self, exchange: ServerExchange, entry: Entry, call: Call, stream: int, oneway: int
-    ) -> None:
-        exchange.started = True
+    async def _run(self, exchange: ServerExchange, entry: Entry, call: Call, stream: int) -> None:
+        """A call's task: run the handler, send what comes of it."""
         enter_call(call)  # here, in the task's own context, which ends with it
-        codec = entry.codec
-        flags = END
         body: Encoded = b""
         try:
             try:
                 result = await entry.handler(call)
-                if exchange.sender is not None:
-                    await exchange.sender.send_all(result)
-                else:
+                if exchange.sender is None:
                     try:
-                        body = codec.result.encode(result)
+                        body = entry.encode(result)
                     except Exception as error:
-                        raise self._unsendable(codec, error, result) from error
-                    if type(body) is not bytes or len(body) >= HELD_BYTES:
-                        self._hold_reply(exchange, body)
+                        raise self._unsendable(entry.codec, error, result) from error
+                else:
+                    await exchange.sender.send_all(result)
+                if not exchange.silent:
+                    if type(body) is bytes and len(body) < HELD_BYTES and exchange.reply_metadata is None:
+                        self.session.outbox.send(REPLY, END, 0, stream, 0, body)
+                    else:
+                        self._send_unusual(exchange, stream, body)
             except BaseException as error:
-                flags, body = END | ERROR, self._failure(exchange, codec, error)
+                self._send_failure(exchange, stream, error)
                 if not isinstance(error, Exception | asyncio.CancelledError):
                     raise
-            if not oneway and not exchange.silent:
-                outbox = self.session.outbox
-                if flags == END and not exchange.reply_metadata:
-                    outbox.send(REPLY, END, 0, stream, 0, body)
-                else:
-                    self._send_unusual(exchange, stream, flags, body)
-                if exchange.held and outbox.is_sending(stream):
-                    await outbox.sent(stream)  # a large reply counts, with its memory, until it is out
+            if exchange.held and self.session.outbox.is_sending(stream):
+                await self.session.outbox.sent(
+                    stream
+                )  # a large reply counts, with its memory, until it is out
         finally:
             self._finish(exchange, stream)
 
@@ -318,60 +350,56 @@ class ServerConnection:
         problem = codec.result.encoding_error(error, result)
         return RpcError(Code.INTERNAL, f"{codec.spec.path}: the result cannot travel: {problem}")
 
-    def _hold_reply(self, exchange: ServerExchange, body: Encoded) -> None:
-        """Count a large reply against the memory budget. Raises RpcError when it is too large, or none is left."""
-        size, limit, path = (
-            size_of(body),
-            self.session.outbox.limits.max_message_bytes,
-            exchange.codec.spec.path,
-        )
+    def _send_unusual(self, exchange: ServerExchange, stream: int, body: Encoded) -> None:
+        """Send a result that is large or has metadata. Raises RpcError when it is too large, or no memory is left."""
+        flags, outbox, budget = END, self.session.outbox, self._load.budget
+        if exchange.reply_metadata:
+            flags, head = flags | METADATA, _metadata_head(exchange.reply_metadata)
+            body = head + body if isinstance(body, bytes) else [head, *body]
+        size, limit = size_of(body), outbox.limits.max_message_bytes
         if size > limit:
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
-                f"{path}: a result of {size:,} bytes is over the {limit:,} that the client accepts; "
-                "return a stream, or raise max_message_bytes there",
+                f"{exchange.codec.spec.path}: a result of {size:,} bytes is over the {limit:,} that the client "
+                "accepts; return a stream, or raise max_message_bytes there",
             )
-        self._load.budget.give(exchange.held)  # the request's; its handler has ended
+        budget.give(exchange.held)  # the request's; its handler has ended
         exchange.held = 0
         if size >= HELD_BYTES:
             self._hold(exchange, size)
+        outbox.send(REPLY, flags, 0, stream, 0, body)
 
-    def _send_unusual(self, exchange: ServerExchange, stream: int, flags: int, body: Encoded) -> None:
-        """Send an error, or a reply with metadata, where the client can take it."""
-        outbox = self.session.outbox
-        if flags & ERROR and outbox.drop(stream):  # amid a large item, whose rest a REPLY would be taken for
+    def _send_failure(self, exchange: ServerExchange, stream: int, error: BaseException) -> None:
+        """Tell the client what the handler raised, and the log where it must know."""
+        path, body, outbox = exchange.codec.spec.path, self._failure(exchange, error), self.session.outbox
+        if exchange.silent:
+            return
+        if outbox.drop(stream):  # amid a large item, whose rest a REPLY would be taken for
             code = Code.DEADLINE_EXCEEDED if self._loop.time() >= exchange.deadline else Code.CANCELLED
             outbox.send(RESET, 0, 0, stream, int(code), b"the handler was cancelled while it sent an item")
             return
-        if exchange.reply_metadata:
-            flags |= METADATA
-            head = with_metadata(pack_metadata(exchange.reply_metadata), b"")
-            body = head + body if isinstance(body, bytes) else [head, *body]
-        size = size_of(body)
-        limit = outbox.limits.max_message_bytes
-        if size > limit:
-            flags, what = (
+        flags, limit = END | ERROR, outbox.limits.max_message_bytes
+        if exchange.reply_metadata and len(body) <= limit:
+            flags, body = flags | METADATA, _metadata_head(exchange.reply_metadata) + body
+        if len(body) > limit:
+            flags, message = (
                 END | ERROR,
-                f"a reply of {size:,} bytes is over the {limit:,} that the client accepts",
+                f"{path}: an error of {len(body):,} bytes is over the {limit:,} that the client accepts",
             )
-            body = pack_error(RpcError(Code.RESOURCE_EXHAUSTED, f"{exchange.codec.spec.path}: {what}"))
+            body = pack_error(RpcError(Code.RESOURCE_EXHAUSTED, message))
         outbox.send(REPLY, flags, 0, stream, 0, body)
 
-    def _failure(self, exchange: ServerExchange, codec: MethodCodec, error: BaseException) -> bytes:
+    def _failure(self, exchange: ServerExchange, error: BaseException) -> bytes:
         if isinstance(error, asyncio.CancelledError) and self._loop.time() >= exchange.deadline:
-            return pack_error(
-                RpcError(
-                    Code.DEADLINE_EXCEEDED,
-                    f"{codec.spec.path}: the handler was cancelled at its deadline",
-                    executed=True,
-                )
-            )
-        return pack_failure(codec, error, dev=self._load.dev)
+            message = f"{exchange.codec.spec.path}: the handler was cancelled at its deadline"
+            return pack_error(RpcError(Code.DEADLINE_EXCEEDED, message, executed=True))
+        return pack_failure(exchange.codec, error, dev=self._load.dev)
 
     def _finish(self, exchange: ServerExchange, stream: int) -> None:
         load = self._load
         del self._exchanges[stream]
         exchange.ended = True
+        exchange.task = None  # whose context holds the call: a circle, which only the collector would free
         load.running -= 1
         load.served += 1
         if exchange.held:
@@ -390,8 +418,10 @@ class ServerConnection:
         if exchange.task is None or (exchange.cancelled and not insist):
             return
         exchange.cancelled = True
+        run: Any = exchange.task.get_coro()
+        begun = inspect.getcoroutinestate(run) != inspect.CORO_CREATED
         exchange.task.cancel()
-        if not exchange.started:  # a task cancelled before its first step never runs its own end
+        if not begun:  # a task cancelled before its first step never runs its own end
             self._finish(exchange, stream)
 
     def _end(self) -> None:
@@ -411,3 +441,7 @@ class ServerConnection:
 
     def _expire(self, stream: int) -> None:
         self._cancel(self._exchanges[stream], stream)
+
+
+def _metadata_head(metadata: Metadata) -> bytes:
+    return with_metadata(pack_metadata(metadata), b"")

@@ -16,16 +16,12 @@ import msgpack
 from rpcfw.connection.outbox import Outbox
 from rpcfw.errors import Code, ProtocolError
 from rpcfw.transport import Link, peer_subject
-from rpcfw.wire.frames import GOAWAY, PING, PONG
+from rpcfw.wire.frames import GOAWAY, HEADER_BYTES, PING, PONG
 from rpcfw.wire.handshake import Settings
 from rpcfw.wire.liveness import Liveness, PingGuard, Verdict
-from rpcfw.wire.reader import Budget, FrameReader
+from rpcfw.wire.reader import Budget, FrameReader, OnFrame
 
 logger = logging.getLogger("rpcfw")
-
-OnFrame = Callable[[int, int, int, int, bytes | memoryview], None]
-"""Takes flags, method id, stream id, the last header field and the body of one frame."""
-
 
 _WRITE_HIGH_BYTES = 256 * 1024
 _LINGER_S = 5.0
@@ -81,6 +77,7 @@ class Session(asyncio.BufferedProtocol):
         self._on_lost = on_lost
         self._handlers: Sequence[OnFrame] = ()
         self._heard = False
+        self._frame_bytes = HEADER_BYTES  # as the last read brought them: tells how many the next one brings
         self._progress = 0
         self._progress_at = 0.0
         self._waits_for_reader = False
@@ -199,17 +196,14 @@ class Session(asyncio.BufferedProtocol):
         if self.closed:  # TLS still delivers while it shuts down
             return
         self._heard = True
-        handlers = self._handlers
-        try:
-            frames = self._reader.received(nbytes)
-            self.outbox.expect(len(frames))
-            for kind, flags, method, stream, extra, body in frames:
-                handlers[kind](flags, method, stream, extra, body)
-            if self._reader.error is not None:
-                raise self._reader.error
-        except ProtocolError as error:
-            logger.warning("connection with %s: %s", self.peer_name, error)
-            self.fail(Code.INVALID_ARGUMENT, str(error))
+        reader = self._reader
+        self.outbox.expect(nbytes // self._frame_bytes)
+        frames = reader.received(nbytes, self._handlers)
+        if frames:
+            self._frame_bytes = nbytes // frames + 1
+        if reader.error is not None:
+            logger.warning("connection with %s: %s", self.peer_name, reader.error)
+            self.fail(Code.INVALID_ARGUMENT, str(reader.error))
 
     def eof_received(self) -> bool:
         return False

@@ -1,12 +1,15 @@
 """Bytes in, frames out: splits the stream into frames and joins chunked messages into buffers of the right size.
 
-No I/O: the caller reads into `target()` and says how much arrived. Every size is checked before memory is taken for
-it. After h11's reader; the right-sized buffers avoid the copies that facts about large payloads showed to dominate.
+No I/O: the caller reads into `target()` and says how much arrived; each frame goes straight to the handler of its
+type. Every size is checked before memory is taken for it. After h11's reader; the right-sized buffers avoid the copies
+that facts about large payloads showed to dominate.
 """
 
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
+from typing import Protocol
 
 from rpcfw.errors import ProtocolError
 from rpcfw.wire.frames import (
@@ -32,6 +35,15 @@ _DIRECT_BYTES = 4096
 """An incomplete frame of at least this size is read straight into a buffer of its own."""
 _OF_MESSAGES = frozenset((CHUNK, REQUEST, REPLY, ITEMS))
 """Frames that carry a message or part of one. Others may come between the chunks of a message."""
+
+OnFrame = Callable[[int, int, int, int, bytes | memoryview], None]
+"""Takes flags, method id, stream id, the last header field and the body of one frame."""
+
+
+class OnFrames(Protocol):
+    """Who takes the frames of each type: a list of 256 functions, one for each value of the type's byte."""
+
+    def __getitem__(self, kind: int, /) -> OnFrame: ...
 
 
 class Budget:
@@ -118,6 +130,7 @@ class FrameReader:
         self.max_assemblies = max_assemblies
         self.budget = budget
         self._max_hello_bytes = max_frame_bytes if max_hello_bytes is None else max_hello_bytes
+        self._closed = False
         self.refused: set[int] = set()
         self.error: ProtocolError | None = None
 
@@ -127,36 +140,38 @@ class FrameReader:
             return self._body[self._body_filled :]
         return self._peek if self._assemblies else self._scratch
 
-    def received(self, size: int) -> list[Frame]:
-        """Take `size` bytes that were written to `target()`; returns the frames they complete.
+    def received(self, size: int, handlers: OnFrames) -> int:
+        """Take `size` bytes that were written to `target()` and give each frame they complete to its handler.
 
-        Bodies stay valid for as long as they are kept.
+        Args:
+            size: how many bytes.
+            handlers: by frame type. One that raises ProtocolError ends the reading.
+
+        Returns the number of frames. Bodies stay valid for as long as they are kept.
         """
-        if self.error is not None:
-            return []
-        frames: list[Frame] = []
+        if self._closed:
+            return 0
         try:
             if self._body is not None:
                 self._body_filled += size
-                if self._body_filled == len(self._body):
-                    self._finish_direct(frames)
-            else:
-                data = self._scratch[:size].tobytes()
-                self._split(self._rest + data if self._rest else data, frames)
+                return self._finish_direct(handlers) if self._body_filled == len(self._body) else 0
+            data = self._scratch[:size].tobytes()
+            return self._split(self._rest + data if self._rest else data, handlers)
         except ProtocolError as error:
             self.error = error
             self.close()
-        return frames
+            return 0
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take bytes from anywhere, for tests and datagrams: `target` and `received` until all are taken."""
         frames: list[Frame] = []
+        collect = _Collector(frames)
         view = memoryview(data)
-        while view and self.error is None:
+        while view and not self._closed:
             target = self.target()
             size = min(len(target), len(view))
             target[:size] = view[:size]
-            frames += self.received(size)
+            self.received(size, collect)
             view = view[size:]
         return frames
 
@@ -175,12 +190,12 @@ class FrameReader:
 
     def close(self) -> None:
         """Give back all memory; nothing more is read."""
-        self._rest, self._body = b"", None
+        self._closed, self._rest, self._body = True, b"", None
         for stream in list(self._assemblies):
             self.drop(stream)
 
-    def _split(self, data: bytes, frames: list[Frame]) -> None:
-        position, size, unpack = 0, len(data), HEADER.unpack_from
+    def _split(self, data: bytes, handlers: OnFrames) -> int:
+        position, size, frames, unpack = 0, len(data), 0, HEADER.unpack_from
         limit, assemblies = self.max_frame_bytes, self._assemblies
         if not self._greeted and size >= HEADER_BYTES:
             self._greet(data)
@@ -191,22 +206,26 @@ class FrameReader:
                     f"a frame of {length:,} bytes is over the limit of {limit:,}; send larger messages in chunks"
                 )
             start = position + HEADER_BYTES
-            end = start + length
-            if end > size and length >= _DIRECT_BYTES:
-                self._begin_direct((length, kind, flags, method, stream, extra), data[start:])
-                return
-            if end > size:
-                break
+            position = start + length
+            if position > size:
+                if length >= _DIRECT_BYTES:
+                    self._begin_direct((length, kind, flags, method, stream, extra), data[start:])
+                else:
+                    self._rest = data[start - HEADER_BYTES :]
+                return frames
             if kind == CHUNK or (assemblies and stream in assemblies and kind in _OF_MESSAGES):
                 header = (length, kind, flags, method, stream, extra)
-                self._destination(header)[:] = data[start:end]
-                self._complete(header, frames)
+                self._destination(header)[:] = data[start:position]
+                frames += self._complete(header, handlers)
             else:
                 if kind == RESET:
                     self.drop(stream)
-                frames.append((kind, flags, method, stream, extra, data[start:end]))
-            position = end
+                handlers[kind](flags, method, stream, extra, data[start:position])
+                frames += 1
+            if self._closed:  # by a handler
+                return frames
         self._rest = data[position:]
+        return frames
 
     def _greet(self, data: bytes) -> None:
         length, kind, _, _, _, extra = HEADER.unpack_from(data)
@@ -223,17 +242,17 @@ class FrameReader:
         self._body[: len(first)] = first
         self._body_filled = len(first)
 
-    def _finish_direct(self, frames: list[Frame]) -> None:
+    def _finish_direct(self, handlers: OnFrames) -> int:
         body, header = self._body, self._header
         self._body = None
         assert body is not None
         _, kind, flags, method, stream, extra = header
         if kind == CHUNK or (stream in self._assemblies and kind in _OF_MESSAGES):
-            self._complete(header, frames)
-        else:
-            if kind == RESET:
-                self.drop(stream)
-            frames.append((kind, flags, method, stream, extra, body))
+            return self._complete(header, handlers)
+        if kind == RESET:
+            self.drop(stream)
+        handlers[kind](flags, method, stream, extra, body)
+        return 1
 
     def _destination(self, header: tuple[int, int, int, int, int, int]) -> memoryview:
         """Where a frame's body belongs: its place in the message it is part of, or a buffer of its own."""
@@ -270,16 +289,28 @@ class FrameReader:
         assembly = self._assemblies[stream] = Assembly(total)
         return assembly
 
-    def _complete(self, header: tuple[int, int, int, int, int, int], frames: list[Frame]) -> None:
+    def _complete(self, header: tuple[int, int, int, int, int, int], handlers: OnFrames) -> int:
         length, kind, flags, method, stream, extra = header
         assembly = self._assemblies.get(stream)
         if assembly is None:
-            return
+            return 0
         assembly.filled += length
-        if kind != CHUNK:
-            self.drop(stream)
-            if assembly.view is None:
-                self.refused.add(stream)
-            frames.append(
-                (kind, flags, method, stream, extra, b"" if assembly.view is None else assembly.view)
-            )
+        if kind == CHUNK:
+            return 0
+        self.drop(stream)
+        if assembly.view is None:
+            self.refused.add(stream)
+        handlers[kind](flags, method, stream, extra, b"" if assembly.view is None else assembly.view)
+        return 1
+
+
+class _Collector:
+    """Handlers that put every frame into a list."""
+
+    def __init__(self, frames: list[Frame]) -> None:
+        self._frames = frames
+
+    def __getitem__(self, kind: int, /) -> OnFrame:
+        return lambda flags, method, stream, extra, body: self._frames.append(
+            (kind, flags, method, stream, extra, body)
+        )
