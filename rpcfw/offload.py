@@ -231,7 +231,7 @@ def _decoded(codec: MethodCodec, data: bytes) -> Any:
 
 
 def _untellable(codec: MethodCodec, problem: MessageError) -> RpcError:
-    return RpcError(Code.INTERNAL, f"{codec.spec.path}: the result cannot travel: {problem}")
+    return RpcError(Code.INTERNAL, f"{codec.path}: the result cannot travel: {problem}")
 
 
 def _is_for_the_caller(codec: MethodCodec, error: BaseException) -> bool:

@@ -75,6 +75,7 @@ class Channel:
         self._shared = shared
         self._pool_size = shared.options.pool_size
         self._ready: list[ClientConnection] = []
+        self._sole: ClientConnection | None = None  # the one of a pool of one, when it is ready
         self._draining: set[ClientConnection] = set()
         self._connecting: asyncio.Task[ClientConnection] | None = None
         self._failures = 0
@@ -102,13 +103,13 @@ class Channel:
 
     def handler(self, call: Call) -> Awaitable[Any]:
         """Make a call on a connection of this endpoint."""
+        if self._sole is not None:
+            return self._sole.call(call)
         ready = self._ready
         if len(ready) < self._pool_size:
             return self._call_when_connected(call)
-        if self._pool_size > 1:
-            self._turn += 1
-            return ready[self._turn % len(ready)].call(call)
-        return ready[0].call(call)
+        self._turn += 1
+        return ready[self._turn % len(ready)].call(call)
 
     async def connected(self) -> ClientConnection:
         """A connection that takes calls. Raises RpcError UNAVAILABLE when there is none to be had."""
@@ -147,6 +148,7 @@ class Channel:
             await asyncio.wait([self._connecting])
         sessions = [connection.session for connection in (*self._ready, *self._draining)]
         self._ready.clear()
+        self._sole = None
         self._draining.clear()
         for session in sessions:
             session.close("this client was closed")
@@ -195,11 +197,14 @@ class Channel:
         self._failures, self._last_error = 0, None
         connection.session.keep_alive(options.keepalive_s, options.keepalive_timeout_s)
         self._ready.append(connection)
+        self._sole = connection if self._pool_size == 1 else None
         self._schedule_reaping(connection)
         return connection
 
     def _retire(self, connection: ClientConnection) -> None:
         """A connection takes no more calls, or is gone."""
+        if self._sole is connection:
+            self._sole = None
         with contextlib.suppress(ValueError):
             self._ready.remove(connection)
         if connection.session.closed:

@@ -250,7 +250,7 @@ class ClientConnection:
             if not hasattr(source, "__aiter__"):
                 raise RpcError(
                     Code.INVALID_ARGUMENT,
-                    f"{codec.spec.path}: the stream argument must be an async iterator, not {type(source).__name__}",
+                    f"{codec.path}: the stream argument must be an async iterator, not {type(source).__name__}",
                 )
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending[stream] = (future, codec, call)
@@ -259,7 +259,7 @@ class ClientConnection:
         if codec.items_out is not None:
             receiver = self._receivers[stream] = ItemReceiver(
                 codec.items_out,
-                codec.spec.path,
+                codec.path,
                 self.session.settings.window_bytes,
                 self.session.budget,
                 lambda credit: outbox.send(CREDIT_FRAME, 0, 0, stream, credit),
@@ -349,48 +349,52 @@ class ClientConnection:
         pending = self._pending.pop(stream, None)
         if pending is None:
             self._unkept.discard(stream)
-            return None  # the caller has given up
-        future, codec, call = pending
-        if future.done():
-            return self._ended()
-        if self._unkept and stream in self._unkept:
-            self._unkept.discard(stream)
-            message = f"{codec.spec.path}: the reply found no memory; raise max_memory_bytes of this client"
-            future.set_exception(RpcError(Code.RESOURCE_EXHAUSTED, message, executed=True))
-            return self._ended()
-        if flags != END:
-            if flags & METADATA:
+            return  # the caller has given up
+        future, codec, _ = pending
+        if not future.done():
+            if flags != END or self._unkept or not codec.is_plain:
+                self._unusual_reply(flags, stream, body, pending)
+            else:
                 try:
-                    body = self._take_metadata(call, body)
-                except RpcError as error:
-                    message = f"{codec.spec.path}: the metadata of the reply cannot be read: {error.message}"
-                    future.set_exception(
-                        RpcError(Code.INTERNAL, message, origin=Origin.CONNECTION, executed=True)
-                    )
-                    return self._ended()
-            if flags & ERROR:
-                future.set_exception(unpack_failure(codec, body, refused=bool(flags & REFUSED)))
-                return self._ended()
-        if codec.items_out is not None:
-            future.set_result(None)
-            return self._ended()
-        try:
-            result = codec.decode_result(body)
-        except Exception as error:
-            problem = codec.result.decoding_error(error, body)
-            future.set_exception(
-                RpcError(
-                    Code.INTERNAL,
-                    f"{codec.spec.path}: the reply does not fit {codec.spec.result!r}: {problem}",
-                    origin=Origin.CONNECTION,
-                    executed=True,
-                )
-            )
-        else:
-            future.set_result(result)
+                    future.set_result(codec.decode_result(body))
+                except Exception as error:
+                    future.set_exception(self._unreadable(codec, error, body))
         if not self._pending:
             self._ended()
-        return None
+
+    def _unusual_reply(self, flags: int, stream: int, body: bytes | memoryview, pending: _Pending) -> None:
+        """Take a reply with metadata, an error, the end of a stream, or one that found no memory."""
+        future, codec, call = pending
+        path = codec.path
+        if stream in self._unkept:
+            self._unkept.discard(stream)
+            message = f"{path}: the reply found no memory; raise max_memory_bytes of this client"
+            future.set_exception(RpcError(Code.RESOURCE_EXHAUSTED, message, executed=True))
+            return
+        if flags & METADATA:
+            try:
+                body = self._take_metadata(call, body)
+            except RpcError as error:
+                message = f"{path}: the metadata of the reply cannot be read: {error.message}"
+                future.set_exception(
+                    RpcError(Code.INTERNAL, message, origin=Origin.CONNECTION, executed=True)
+                )
+                return
+        if flags & ERROR:
+            future.set_exception(unpack_failure(codec, body, refused=bool(flags & REFUSED)))
+        elif codec.items_out is not None:
+            future.set_result(None)
+        else:
+            try:
+                future.set_result(codec.decode_result(body))
+            except Exception as error:
+                future.set_exception(self._unreadable(codec, error, body))
+
+    @staticmethod
+    def _unreadable(codec: MethodCodec, error: Exception, body: bytes | memoryview) -> RpcError:
+        problem = codec.result.decoding_error(error, body)
+        message = f"{codec.path}: the reply does not fit {codec.spec.result!r}: {problem}"
+        return RpcError(Code.INTERNAL, message, origin=Origin.CONNECTION, executed=True)
 
     def _ended(self) -> None:
         if not self._pending:
@@ -465,7 +469,7 @@ class ClientConnection:
             future.set_exception(
                 RpcError(
                     Code.DEADLINE_EXCEEDED,
-                    f"{codec.spec.path}: no reply from {self.peer} before the deadline",
+                    f"{codec.path}: no reply from {self.peer} before the deadline",
                 )
             )
 

@@ -32,7 +32,7 @@ def pack_failure(codec: MethodCodec, error: BaseException, *, dev: bool) -> byte
     try:
         return _pack_failure(codec, error, dev=dev)
     except Exception as problem:  # its own __str__ may fail, its fields may be anything
-        what = f"{codec.spec.path} failed with {type(error).__name__}, which cannot be told: {type(problem).__name__}"
+        what = f"{codec.path} failed with {type(error).__name__}, which cannot be told: {type(problem).__name__}"
         logger.error("%s", what, exc_info=problem)
         return pack_error(RpcError(Code.INTERNAL, what))
 
@@ -46,7 +46,7 @@ def _pack_failure(codec: MethodCodec, error: BaseException, *, dev: bool) -> byt
             fields = declared.encode(error)
         except MessageError as problem:
             return pack_error(
-                RpcError(Code.INTERNAL, f"{codec.spec.path} raised {type(error).__name__}: {problem}")
+                RpcError(Code.INTERNAL, f"{codec.path} raised {type(error).__name__}: {problem}")
             )
         known = {
             "code": int(Code.UNKNOWN),
@@ -55,16 +55,16 @@ def _pack_failure(codec: MethodCodec, error: BaseException, *, dev: bool) -> byt
         }
         return bytes(msgpack.packb({**known, _FIELDS: fields}))
     if isinstance(error, asyncio.CancelledError):
-        return pack_error(RpcError(Code.CANCELLED, f"{codec.spec.path}: the handler was cancelled"))
-    logger.error("%s failed: %s: %s", codec.spec.path, type(error).__name__, error, exc_info=error)
+        return pack_error(RpcError(Code.CANCELLED, f"{codec.path}: the handler was cancelled"))
+    logger.error("%s failed: %s: %s", codec.path, type(error).__name__, error, exc_info=error)
     if not dev:
         return pack_error(
             RpcError(
                 Code.UNKNOWN,
-                f"{codec.spec.path} failed with {type(error).__name__}; the server's log has the traceback",
+                f"{codec.path} failed with {type(error).__name__}; the server's log has the traceback",
             )
         )
-    failure = RpcError(Code.UNKNOWN, f"{codec.spec.path} failed: {type(error).__name__}: {error}")
+    failure = RpcError(Code.UNKNOWN, f"{codec.path} failed: {type(error).__name__}: {error}")
     failure.remote_traceback = "".join(traceback.format_exception(error))
     return pack_error(failure)
 
@@ -74,7 +74,7 @@ def unpack_failure(codec: MethodCodec, body: bytes | memoryview, *, refused: boo
     try:
         check_containers(body, _MAX_CONTAINERS)
     except ContainersError as problem:
-        message = f"{codec.spec.path}: its error cannot be read: {problem}"
+        message = f"{codec.path}: its error cannot be read: {problem}"
         return RpcError(Code.INTERNAL, message, origin=Origin.CONNECTION, executed=not refused)
     name, fields = _declared(body)
     declared = codec.errors.get(name)
@@ -82,7 +82,7 @@ def unpack_failure(codec: MethodCodec, body: bytes | memoryview, *, refused: boo
         try:
             return declared.decode(fields)
         except MessageError as problem:
-            message = f"{codec.spec.path}: its declared error {name} cannot be read: {problem}"
+            message = f"{codec.path}: its declared error {name} cannot be read: {problem}"
             return RpcError(Code.INTERNAL, message, origin=Origin.CONNECTION, executed=True)
     error = unpack_error(body)
     error.executed = not refused

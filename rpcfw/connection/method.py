@@ -21,10 +21,11 @@ class MethodCodec:
     """
 
     __slots__ = ("arguments", "decode_result", "encode_call", "errors", "is_plain", "is_unary", "items_in", "items_out",
-                 "result", "spec", "stream_index")  # fmt: skip
+                 "path", "result", "spec", "stream_index")  # fmt: skip
 
     def __init__(self, spec: MethodSpec) -> None:
         self.spec = spec
+        self.path = spec.path
         self.is_unary = spec.kind is CallKind.UNARY
         self.is_plain = self.is_unary and not spec.oneway
         fields = [(p.name, p.type, p.default) for p in spec.parameters if not p.is_stream]
@@ -51,7 +52,7 @@ class MethodCodec:
     def unsendable(self, arguments: tuple[Any, ...], error: Exception) -> RpcError:
         """What to raise when `encode_call` has failed: names the field and the value."""
         problem = self.arguments.encoding_error(error, self._without_stream(arguments))
-        return RpcError(Code.INVALID_ARGUMENT, f"{self.spec.path}: {problem}", executed=False)
+        return RpcError(Code.INVALID_ARGUMENT, f"{self.path}: {problem}", executed=False)
 
     def _without_stream(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         index = self.stream_index

@@ -20,6 +20,7 @@ _MAX_BATCH = 32
 _COPIED_BYTES = 16 * 1024
 """Bodies below this are joined with their neighbours; larger ones are handed to the link as they are."""
 _CHUNKS_PER_TURN = 4
+_pack = HEADER.pack
 
 _Header = tuple[int, int, int, int, int]
 
@@ -80,11 +81,12 @@ class Outbox:
 
     def send(self, kind: int, flags: int, method: int, stream: int, extra: int, body: Encoded = b"") -> None:
         """Queue a frame; a body beyond the peer's frame limit goes in chunks."""
+        queue = self._queue
         if type(body) is bytes and len(body) < _COPIED_BYTES:
-            self._queue.append(HEADER.pack(len(body), kind, flags, method, stream, extra) + body)
+            queue.append(_pack(len(body), kind, flags, method, stream, extra) + body)
         else:
             self._queue_large((kind, flags, method, stream, extra), body)
-        if len(self._queue) >= self._batch:
+        if len(queue) >= self._batch:
             self.flush()
         elif not self._scheduled:
             self._scheduled = True

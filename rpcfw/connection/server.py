@@ -203,7 +203,7 @@ class ServerConnection:
         self._load.running += 1
         if exchange.deadline < self._deadlines.next_look:
             self._deadlines.watch(exchange.deadline)
-        task = start_task(run, loop=self._loop, name=exchange.codec.spec.path)
+        task = start_task(run, loop=self._loop, name=exchange.codec.path)
         if not exchange.ended:
             exchange.task = task
 
@@ -288,7 +288,7 @@ class ServerConnection:
     @staticmethod
     def _misfit(codec: MethodCodec, error: Exception, body: bytes | memoryview) -> RpcError:
         problem = codec.arguments.decoding_error(error, body)
-        return RpcError(Code.INVALID_ARGUMENT, f"{codec.spec.path}: {problem}", executed=False)
+        return RpcError(Code.INVALID_ARGUMENT, f"{codec.path}: {problem}", executed=False)
 
     def _open_streams(
         self,
@@ -305,7 +305,7 @@ class ServerConnection:
             return arguments
         exchange.receiver = receiver = ItemReceiver(
             codec.items_in,
-            codec.spec.path,
+            codec.path,
             self.session.settings.window_bytes,
             self._load.budget,
             lambda credit: outbox.send(CREDIT, 0, 0, stream, credit),
@@ -348,7 +348,7 @@ class ServerConnection:
     @staticmethod
     def _unsendable(codec: MethodCodec, error: Exception, result: Any) -> RpcError:
         problem = codec.result.encoding_error(error, result)
-        return RpcError(Code.INTERNAL, f"{codec.spec.path}: the result cannot travel: {problem}")
+        return RpcError(Code.INTERNAL, f"{codec.path}: the result cannot travel: {problem}")
 
     def _send_unusual(self, exchange: ServerExchange, stream: int, body: Encoded) -> None:
         """Send a result that is large or has metadata. Raises RpcError when it is too large, or no memory is left."""
@@ -360,7 +360,7 @@ class ServerConnection:
         if size > limit:
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
-                f"{exchange.codec.spec.path}: a result of {size:,} bytes is over the {limit:,} that the client "
+                f"{exchange.codec.path}: a result of {size:,} bytes is over the {limit:,} that the client "
                 "accepts; return a stream, or raise max_message_bytes there",
             )
         budget.give(exchange.held)  # the request's; its handler has ended
@@ -371,7 +371,7 @@ class ServerConnection:
 
     def _send_failure(self, exchange: ServerExchange, stream: int, error: BaseException) -> None:
         """Tell the client what the handler raised, and the log where it must know."""
-        path, body, outbox = exchange.codec.spec.path, self._failure(exchange, error), self.session.outbox
+        path, body, outbox = exchange.codec.path, self._failure(exchange, error), self.session.outbox
         if exchange.silent:
             return
         if outbox.drop(stream):  # amid a large item, whose rest a REPLY would be taken for
@@ -391,7 +391,7 @@ class ServerConnection:
 
     def _failure(self, exchange: ServerExchange, error: BaseException) -> bytes:
         if isinstance(error, asyncio.CancelledError) and self._loop.time() >= exchange.deadline:
-            message = f"{exchange.codec.spec.path}: the handler was cancelled at its deadline"
+            message = f"{exchange.codec.path}: the handler was cancelled at its deadline"
             return pack_error(RpcError(Code.DEADLINE_EXCEEDED, message, executed=True))
         return pack_failure(exchange.codec, error, dev=self._load.dev)
 

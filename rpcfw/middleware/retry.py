@@ -16,7 +16,9 @@ import msgspec
 
 from rpcfw.call import Call, Handler
 from rpcfw.errors import Code, RpcError
+from rpcfw.interface import CallKind
 
+_UNARY = CallKind.UNARY
 _RETRIED = (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED)
 _RETRY_AFTER = "retry_after_s"
 """Among the details of an error: for how many seconds the same would fail again."""
@@ -57,21 +59,30 @@ class Retry:
         """Wrap a handler."""
 
         async def retry(call: Call) -> Any:
-            kind = call.method.kind
-            source = None
-            if kind.streams_in:
-                call, source = _with_source(call)
+            if call.method.kind is not _UNARY:
+                return await self._call_with_streams(handler, call)
             attempt = 1
             while True:
                 try:
-                    result = await handler(call)
-                    break
+                    return await handler(call)
                 except RpcError as error:
-                    await self._wait_or_raise(call, error, attempt, source)
+                    await self._wait_or_raise(call, error, attempt, None)
                 attempt += 1
-            return self._items(handler, call, result, attempt, source) if kind.streams_out else result
 
         return retry
+
+    async def _call_with_streams(self, handler: Handler, call: Call) -> Any:
+        kind, source, attempt = call.method.kind, None, 1
+        if kind.streams_in:
+            call, source = _with_source(call)
+        while True:
+            try:
+                result = await handler(call)
+                break
+            except RpcError as error:
+                await self._wait_or_raise(call, error, attempt, source)
+            attempt += 1
+        return self._items(handler, call, result, attempt, source) if kind.streams_out else result
 
     async def _items(
         self, handler: Handler, call: Call, items: Any, attempt: int, source: _Source | None

@@ -36,6 +36,7 @@ _DIRECT_BYTES = 4096
 _OF_MESSAGES = frozenset((CHUNK, REQUEST, REPLY, ITEMS))
 """Frames that carry a message or part of one. Others may come between the chunks of a message."""
 
+_Header = tuple[int, int, int, int, int, int]
 OnFrame = Callable[[int, int, int, int, bytes | memoryview], None]
 """Takes flags, method id, stream id, the last header field and the body of one frame."""
 
@@ -122,7 +123,7 @@ class FrameReader:
         self._rest = b""
         self._body: memoryview | None = None
         self._body_filled = 0
-        self._header: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0)
+        self._header: _Header = (0, 0, 0, 0, 0, 0)
         self._assemblies: dict[int, Assembly] = {}
         self._greeted = False
         self.max_frame_bytes = max_frame_bytes
@@ -195,11 +196,12 @@ class FrameReader:
             self.drop(stream)
 
     def _split(self, data: bytes, handlers: OnFrames) -> int:
-        position, size, frames, unpack = 0, len(data), 0, HEADER.unpack_from
-        limit, assemblies = self.max_frame_bytes, self._assemblies
-        if not self._greeted and size >= HEADER_BYTES:
+        position, frames, unpack = 0, 0, HEADER.unpack_from
+        size, limit, assemblies = len(data), self.max_frame_bytes, self._assemblies
+        last = size - HEADER_BYTES
+        if not self._greeted and last >= 0:
             self._greet(data)
-        while size - position >= HEADER_BYTES:
+        while position <= last:
             length, kind, flags, method, stream, extra = unpack(data, position)
             if length > limit:
                 raise ProtocolError(
@@ -213,19 +215,28 @@ class FrameReader:
                 else:
                     self._rest = data[start - HEADER_BYTES :]
                 return frames
-            if kind == CHUNK or (assemblies and stream in assemblies and kind in _OF_MESSAGES):
-                header = (length, kind, flags, method, stream, extra)
-                self._destination(header)[:] = data[start:position]
-                frames += self._complete(header, handlers)
+            if assemblies or kind == CHUNK:
+                frames += self._within(
+                    (length, kind, flags, method, stream, extra), data[start:position], handlers
+                )
             else:
-                if kind == RESET:
-                    self.drop(stream)
                 handlers[kind](flags, method, stream, extra, data[start:position])
                 frames += 1
             if self._closed:  # by a handler
                 return frames
         self._rest = data[position:]
         return frames
+
+    def _within(self, header: _Header, body: bytes, handlers: OnFrames) -> int:
+        """Take a whole frame that is a chunk, or comes while messages arrive in chunks."""
+        _, kind, flags, method, stream, extra = header
+        if kind == CHUNK or (stream in self._assemblies and kind in _OF_MESSAGES):
+            self._destination(header)[:] = body
+            return self._complete(header, handlers)
+        if kind == RESET:
+            self.drop(stream)
+        handlers[kind](flags, method, stream, extra, body)
+        return 1
 
     def _greet(self, data: bytes) -> None:
         length, kind, _, _, _, extra = HEADER.unpack_from(data)
@@ -235,7 +246,7 @@ class FrameReader:
             raise ProtocolError(f"a HELLO of {length:,} bytes is over the limit of {self._max_hello_bytes:,}")
         self._greeted = True
 
-    def _begin_direct(self, header: tuple[int, int, int, int, int, int], first: bytes) -> None:
+    def _begin_direct(self, header: _Header, first: bytes) -> None:
         self._rest = b""
         self._header = header
         self._body = self._destination(header)
@@ -254,7 +265,7 @@ class FrameReader:
         handlers[kind](flags, method, stream, extra, body)
         return 1
 
-    def _destination(self, header: tuple[int, int, int, int, int, int]) -> memoryview:
+    def _destination(self, header: _Header) -> memoryview:
         """Where a frame's body belongs: its place in the message it is part of, or a buffer of its own."""
         length, kind, _, _, stream, extra = header
         assembly = self._assemblies.get(stream) if kind in _OF_MESSAGES else None
@@ -289,7 +300,7 @@ class FrameReader:
         assembly = self._assemblies[stream] = Assembly(total)
         return assembly
 
-    def _complete(self, header: tuple[int, int, int, int, int, int], handlers: OnFrames) -> int:
+    def _complete(self, header: _Header, handlers: OnFrames) -> int:
         length, kind, flags, method, stream, extra = header
         assembly = self._assemblies.get(stream)
         if assembly is None:
