@@ -20,6 +20,8 @@ _MAX_BATCH = 32
 _COPIED_BYTES = 16 * 1024
 """Bodies below this are joined with their neighbours; larger ones are handed to the link as they are."""
 _CHUNKS_PER_TURN = 4
+_LARGEST_FRAME_BYTES = 256 * 1024
+"""Larger messages go in chunks even where the peer takes larger frames: its wish must not hold up other calls."""
 _pack = HEADER.pack
 
 _Header = tuple[int, int, int, int, int]
@@ -171,6 +173,11 @@ class Outbox:
         self._bulk_of.clear()
         self._release()
 
+    @property
+    def backlog(self) -> int:
+        """Bytes of the frames that wait to be written; large messages wait beside them."""
+        return sum(map(len, self._queue))
+
     def is_empty(self) -> bool:
         """Whether all that was sent has been handed to the link."""
         return not self._queue and not self._bulk
@@ -182,7 +189,7 @@ class Outbox:
     def _queue_large(self, header: _Header, body: Encoded) -> None:
         parts: list[Buffer] = body if isinstance(body, list) else [body]
         total = sum(len(part) for part in parts)
-        if total <= self.limits.max_frame_bytes:
+        if total <= min(self.limits.max_frame_bytes, _LARGEST_FRAME_BYTES):
             self._queue.append(HEADER.pack(total, *header))
             self._queue += parts
             self._vectored = True
@@ -212,7 +219,7 @@ class Outbox:
             self._loop.call_soon(self._pump_turn)
 
     def _write_chunk(self) -> None:
-        bulk, limit = self._bulk.popleft(), self.limits.max_frame_bytes
+        bulk, limit = self._bulk.popleft(), min(self.limits.max_frame_bytes, _LARGEST_FRAME_BYTES)
         kind, flags, method, stream, extra = bulk.header
         if bulk.size <= limit:
             del self._bulk_of[stream]

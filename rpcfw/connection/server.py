@@ -338,12 +338,25 @@ class ServerConnection:
                 self._send_failure(exchange, stream, error)
                 if not isinstance(error, Exception | asyncio.CancelledError):
                     raise
-            if exchange.held and self.session.outbox.is_sending(stream):
-                await self.session.outbox.sent(
-                    stream
-                )  # a large reply counts, with its memory, until it is out
+            if exchange.held:
+                await self._until_sent(exchange, stream)
         finally:
             self._finish(exchange, stream)
+
+    async def _until_sent(self, exchange: ServerExchange, stream: int) -> None:
+        """A large reply counts, with its memory, until it is out or given up."""
+        outbox = self.session.outbox
+        try:
+            if outbox.is_sending(stream):
+                await outbox.sent(stream)
+            else:
+                await outbox.ready()
+        except asyncio.CancelledError:
+            if outbox.is_sending(stream):  # else it would go on to lie there, and count no more
+                outbox.drop(stream)
+                code = Code.DEADLINE_EXCEEDED if self._loop.time() >= exchange.deadline else Code.CANCELLED
+                outbox.send(RESET, 0, 0, stream, int(code), b"the reply could not be sent in time")
+            raise
 
     @staticmethod
     def _unsendable(codec: MethodCodec, error: Exception, result: Any) -> RpcError:

@@ -110,7 +110,8 @@ class Session(asyncio.BufferedProtocol):
     def wait_for_reader(self) -> None:
         """Read nothing from a peer that does not read: servers only, or both sides would wait for each other.
 
-        Else a client could have replies pile up here without end. Keepalive gives up one that never reads again.
+        Else a client could have replies pile up here without end. Large ones do not count here but in the budget: while
+        one is on its way, the client is still heard. Keepalive gives up one that never reads again.
         """
         self._waits_for_reader = True
 
@@ -204,14 +205,15 @@ class Session(asyncio.BufferedProtocol):
         if reader.error is not None:
             logger.warning("connection with %s: %s", self.peer_name, reader.error)
             self.fail(Code.INVALID_ARGUMENT, str(reader.error))
+        elif self.outbox.congested and self._waits_for_reader and not self.link.is_closing():
+            if self.outbox.backlog >= _WRITE_HIGH_BYTES:
+                self.link.pause_reading()
 
     def eof_received(self) -> bool:
         return False
 
     def pause_writing(self) -> None:
         self.outbox.pause()
-        if self._waits_for_reader and not self.link.is_closing():
-            self.link.pause_reading()
 
     def resume_writing(self) -> None:
         if self._waits_for_reader and not self.link.is_closing():
