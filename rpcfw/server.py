@@ -15,7 +15,9 @@ from rpcfw.call import Middleware, chain
 from rpcfw.connection.datagram import DatagramServer
 from rpcfw.connection.exchange import Entry, Load, Table
 from rpcfw.connection.method import codec_of
+from rpcfw.connection.resources import Resources
 from rpcfw.connection.server import ServerConnection
+from rpcfw.connection.spin import DEFAULT_TURNS, Spin
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, InterfaceError
 from rpcfw.interface import spec_of
@@ -25,7 +27,7 @@ from rpcfw.skeleton import handlers_of
 from rpcfw.transport import DatagramListener, DatagramTransport, Listener, Transport, default_transports
 from rpcfw.watchdog import Watchdog
 from rpcfw.wire.handshake import Hello, MethodEntry, Settings
-from rpcfw.wire.reader import SCRATCH_BYTES, Budget
+from rpcfw.wire.reader import Budget
 
 logger = logging.getLogger("rpcfw")
 
@@ -53,6 +55,8 @@ class Limits:
         idle_s: a connection without calls is closed after this time.
         max_age_s: a connection is asked to reconnect at this age, so that load spreads after a deployment.
         block_threshold_s: a loop turn longer than this is reported with the method and the stack.
+        spin_turns: how many turns of the loop the next call is looked out for before the loop sleeps, where that pays;
+            a turn takes some 1.5 microseconds. 0: sleep at once.
         connection: limits of each connection: frames, messages, metadata, calls, stream windows.
     """
 
@@ -69,6 +73,7 @@ class Limits:
     idle_s: float | None = 600.0
     max_age_s: float | None = None
     block_threshold_s: float | None = 0.5
+    spin_turns: int = DEFAULT_TURNS
     connection: Settings = dataclasses.field(default_factory=Settings)
 
 
@@ -107,12 +112,12 @@ class Server:
                 raise ValueError(
                     f"{endpoint} needs a transport for {endpoint.scheme}://, and this server has none"
                 )
-        self._load = Load(self.limits.max_running, Budget(self.limits.max_memory_bytes), dev=dev)
+        self._load = Load(self.limits.max_running, dev=dev)
+        self._resources = Resources(Budget(self.limits.max_memory_bytes), Spin(self.limits.spin_turns))
         self._executors = Executors(self.limits.threads, self.limits.processes)
         self.specs = [spec_of(implementation) for implementation in implementations]
         self._codes: dict[CodeType, str] = {}
         self._table = self._make_table([*implementations, Reflection(self.specs)], middleware)
-        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._listeners: list[Listener] = []
         self._datagrams: list[tuple[DatagramListener, DatagramServer]] = []
         self._connections: dict[ServerConnection, float] = {}
@@ -232,7 +237,7 @@ class Server:
     def _accept(self) -> asyncio.BufferedProtocol:
         limits = self.limits
         connection = ServerConnection(
-            self._scratch,
+            self._resources,
             limits.connection,
             self._table,
             self._load,

@@ -18,6 +18,7 @@ from rpcfw.connection.binding import DESCRIBE, Bound, bind
 from rpcfw.connection.deadlines import Deadlines
 from rpcfw.connection.failures import unpack_failure
 from rpcfw.connection.method import MethodCodec
+from rpcfw.connection.resources import Resources
 from rpcfw.connection.session import Session
 from rpcfw.connection.streams import ItemReceiver, ItemSender
 from rpcfw.errors import Code, Origin, ProtocolError, RpcError
@@ -38,7 +39,6 @@ from rpcfw.wire.frames import (
     with_metadata,
 )
 from rpcfw.wire.handshake import Hello, Settings
-from rpcfw.wire.reader import Budget
 
 _DESCRIBE_TIMEOUT_S = 5.0
 _FOREVER = math.inf
@@ -68,9 +68,8 @@ class ClientConnection:
     def __init__(
         self,
         peer: str,
-        scratch: memoryview,
+        resources: Resources,
         settings: Settings,
-        budget: Budget,
         on_closed: Callable[[], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -88,7 +87,7 @@ class ClientConnection:
         self._next_stream = 1
         self._deadlines = Deadlines(self._loop, self._deadlines_of_calls, self._expire)
         self._idle_since = self._loop.time()
-        self.session = Session(scratch, settings, budget, on_open=self._greet, on_lost=self._lost)
+        self.session = Session(resources, settings, on_open=self._greet, on_lost=self._lost)
         self._unkept = self.session.refused
         unexpected = self._unexpected
         self.session.handle(

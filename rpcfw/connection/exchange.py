@@ -7,6 +7,7 @@ import functools
 import sys
 from asyncio import Task
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -16,7 +17,6 @@ from rpcfw.connection.session import Session
 from rpcfw.connection.streams import ItemReceiver, ItemSender
 from rpcfw.errors import Code, RpcError
 from rpcfw.wire.handshake import Hello
-from rpcfw.wire.reader import Budget
 
 
 class Entry:
@@ -44,7 +44,6 @@ class Load:
     """What all connections of a server share: what may run, and what runs now."""
 
     max_running: int
-    budget: Budget
     dev: bool = False
     draining: bool = False
     running: int = 0
@@ -103,7 +102,7 @@ class ServerExchange(msgspec.Struct, eq=False):
 
 if sys.version_info >= (3, 12):
     # at once until the handler first waits: no trip through the loop when it never does
-    start_task: Callable[..., Task[None]] = functools.partial(Task, eager_start=True)
+    start_task: Callable[..., Task[Any]] = functools.partial(Task, eager_start=True)
 else:
-    start_task: Callable[..., Task[None]] = Task
+    start_task: Callable[..., Task[Any]] = Task
 """Runs a handler: takes the coroutine, `loop` and `name`."""

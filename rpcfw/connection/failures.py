@@ -32,7 +32,9 @@ def pack_failure(codec: MethodCodec, error: BaseException, *, dev: bool) -> byte
     try:
         return _pack_failure(codec, error, dev=dev)
     except Exception as problem:  # its own __str__ may fail, its fields may be anything
-        what = f"{codec.path} failed with {type(error).__name__}, which cannot be told: {type(problem).__name__}"
+        what = (
+            f"{codec.path} failed with {type(error).__name__}, which cannot be told: {type(problem).__name__}"
+        )
         logger.error("%s", what, exc_info=problem)
         return pack_error(RpcError(Code.INTERNAL, what))
 

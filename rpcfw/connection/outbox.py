@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from rpcfw.codec import Buffer, Encoded
+from rpcfw.connection.spin import Spin
 from rpcfw.transport import Link, vectored_write
 from rpcfw.wire.frames import CHUNK, HEADER
 from rpcfw.wire.handshake import Settings
@@ -62,13 +63,16 @@ class Outbox:
     """
 
     __slots__ = ("_batch", "_bulk", "_bulk_of", "_closed", "_link", "_loop", "_pumping", "_queue", "_resumed",
-                 "_scheduled", "_sent", "_vectored", "_write_parts", "congested", "limits")  # fmt: skip
+                 "_scheduled", "_sent", "_spin", "_vectored", "_write_parts", "congested", "limits")  # fmt: skip
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, link: Link, limits: Settings) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, link: Link, limits: Settings, spin: Spin | None = None
+    ) -> None:
         self._loop = loop
         self._link = link
         self._write_parts = vectored_write(link)
         self.limits = limits
+        self._spin = spin or Spin(0)
         self._queue: list[Buffer] = []
         self._sent = 0
         self._batch = 1
@@ -109,6 +113,7 @@ class Outbox:
         if self._closed:
             self._queue.clear()
             return
+        self._spin.expect()
         queue, self._queue = self._queue, []
         if self._vectored:
             self._vectored = False

@@ -19,6 +19,7 @@ from rpcfw.connection.deadlines import Deadlines
 from rpcfw.connection.exchange import Entry, Load, ServerExchange, Table, start_task
 from rpcfw.connection.failures import pack_failure
 from rpcfw.connection.method import MethodCodec
+from rpcfw.connection.resources import Resources
 from rpcfw.connection.session import Session
 from rpcfw.connection.streams import HELD_BYTES, ItemReceiver, ItemSender
 from rpcfw.errors import Code, ProtocolError, RpcError
@@ -59,7 +60,7 @@ class ServerConnection:
 
     def __init__(
         self,
-        scratch: memoryview,
+        resources: Resources,
         settings: Settings,
         table: Table,
         load: Load,
@@ -71,6 +72,7 @@ class ServerConnection:
         self._table = table
         self._entries = table.entries
         self._load = load
+        self._budget = resources.budget
         self._on_closed = on_closed
         self._exchanges: dict[int, ServerExchange] = {}
         self._deadlines = Deadlines(self._loop, self._deadlines_of_calls, self._expire)
@@ -78,9 +80,8 @@ class ServerConnection:
         self._sent_away = False
         self.idle_since = self._loop.time()
         self.session = Session(
-            scratch,
+            resources,
             settings,
-            load.budget,
             max_hello_bytes=_MAX_HELLO_BYTES,
             on_open=lambda: on_open(self),
             on_lost=self._lost,
@@ -188,7 +189,7 @@ class ServerConnection:
                 raise self._misfit(codec, error, body) from None
         except RpcError as error:
             if exchange is not None and exchange.held:
-                self._load.budget.give(exchange.held)
+                self._budget.give(exchange.held)
             self._unkept.discard(stream)
             self._refuse(flags, stream, error)
             return
@@ -272,12 +273,12 @@ class ServerConnection:
         )
 
     def _hold(self, exchange: ServerExchange, size: int) -> None:
-        if not self._load.budget.take(size):
+        if not self._budget.take(size):
             raise self._no_memory()
         exchange.held += size
 
     def _no_memory(self) -> RpcError:
-        budget = self._load.budget
+        budget = self._budget
         return RpcError(
             Code.RESOURCE_EXHAUSTED,
             f"large messages hold {budget.used:,} of the {budget.limit:,} bytes this server gives them; "
@@ -307,7 +308,7 @@ class ServerConnection:
             codec.items_in,
             codec.path,
             self.session.settings.window_bytes,
-            self._load.budget,
+            self._budget,
             lambda credit: outbox.send(CREDIT, 0, 0, stream, credit),
             lambda: None,
         )
@@ -365,7 +366,7 @@ class ServerConnection:
 
     def _send_unusual(self, exchange: ServerExchange, stream: int, body: Encoded) -> None:
         """Send a result that is large or has metadata. Raises RpcError when it is too large, or no memory is left."""
-        flags, outbox, budget = END, self.session.outbox, self._load.budget
+        flags, outbox = END, self.session.outbox
         if exchange.reply_metadata:
             flags, head = flags | METADATA, _metadata_head(exchange.reply_metadata)
             body = head + body if isinstance(body, bytes) else [head, *body]
@@ -376,7 +377,7 @@ class ServerConnection:
                 f"{exchange.codec.path}: a result of {size:,} bytes is over the {limit:,} that the client "
                 "accepts; return a stream, or raise max_message_bytes there",
             )
-        budget.give(exchange.held)  # the request's; its handler has ended
+        self._budget.give(exchange.held)  # the request's; its handler has ended
         exchange.held = 0
         if size >= HELD_BYTES:
             self._hold(exchange, size)
@@ -416,7 +417,7 @@ class ServerConnection:
         load.running -= 1
         load.served += 1
         if exchange.held:
-            load.budget.give(exchange.held)
+            self._budget.give(exchange.held)
         if exchange.receiver is not None:
             exchange.receiver.drop()
         if not self._exchanges:

@@ -14,12 +14,14 @@ from typing import Any
 import msgpack
 
 from rpcfw.connection.outbox import Outbox
+from rpcfw.connection.resources import Resources
+from rpcfw.connection.spin import Spin
 from rpcfw.errors import Code, ProtocolError
 from rpcfw.transport import Link, peer_subject
 from rpcfw.wire.frames import GOAWAY, HEADER_BYTES, PING, PONG
 from rpcfw.wire.handshake import Settings
 from rpcfw.wire.liveness import Liveness, PingGuard, Verdict
-from rpcfw.wire.reader import Budget, FrameReader, OnFrame
+from rpcfw.wire.reader import FrameReader, OnFrame
 
 logger = logging.getLogger("rpcfw")
 
@@ -44,9 +46,8 @@ class Session(asyncio.BufferedProtocol):
     """One end of a connection, made before its link exists and told about it by the loop.
 
     Args:
-        scratch: read buffer, shared by all sessions of the loop's owner.
+        resources: shared with the other sessions of the same owner.
         settings: what this side accepts.
-        budget: memory for large messages, shared with other sessions.
         max_hello_bytes: largest HELLO taken from a stranger.
         on_open: called once the link is there.
         on_lost: called once at the end with the reason, a sentence, and what broke the link, if anything did.
@@ -54,9 +55,8 @@ class Session(asyncio.BufferedProtocol):
 
     def __init__(
         self,
-        scratch: memoryview,
+        resources: Resources,
         settings: Settings,
-        budget: Budget,
         *,
         max_hello_bytes: int | None = None,
         on_open: Callable[[], None],
@@ -64,15 +64,16 @@ class Session(asyncio.BufferedProtocol):
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader(
-            scratch,
+            resources.scratch,
             max_frame_bytes=settings.max_frame_bytes,
             max_message_bytes=settings.max_message_bytes,
             max_assemblies=settings.max_assemblies,
-            budget=budget,
+            budget=resources.budget,
             max_hello_bytes=max_hello_bytes,
         )
         self.settings = settings
-        self.budget = budget
+        self.budget = resources.budget
+        self._spin = resources.spin
         self._on_open = on_open
         self._on_lost = on_lost
         self._handlers: Sequence[OnFrame] = ()
@@ -181,7 +182,9 @@ class Session(asyncio.BufferedProtocol):
         self.link = transport  # type: ignore[assignment]  # every transport's link is a Link
         self.link.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
         self.peer_name = _name_of(self.link)
-        self.outbox = Outbox(self._loop, self.link, self.settings)
+        if self.link.get_extra_info("socket") is None:
+            self._spin = Spin(0)  # within one process the other side needs this very loop
+        self.outbox = Outbox(self._loop, self.link, self.settings, self._spin)
         self._on_open()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -197,6 +200,7 @@ class Session(asyncio.BufferedProtocol):
         if self.closed:  # TLS still delivers while it shuts down
             return
         self._heard = True
+        self._spin.heard()
         reader = self._reader
         self.outbox.expect(nbytes // self._frame_bytes)
         frames = reader.received(nbytes, self._handlers)
@@ -205,9 +209,12 @@ class Session(asyncio.BufferedProtocol):
         if reader.error is not None:
             logger.warning("connection with %s: %s", self.peer_name, reader.error)
             self.fail(Code.INVALID_ARGUMENT, str(reader.error))
-        elif self.outbox.congested and self._waits_for_reader and not self.link.is_closing():
-            if self.outbox.backlog >= _WRITE_HIGH_BYTES:
-                self.link.pause_reading()
+        elif self.outbox.congested and self._waits_for_reader:
+            self._hold_reading()
+
+    def _hold_reading(self) -> None:
+        if self.outbox.backlog >= _WRITE_HIGH_BYTES and not self.link.is_closing():
+            self.link.pause_reading()
 
     def eof_received(self) -> bool:
         return False

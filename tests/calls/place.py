@@ -111,7 +111,7 @@ def connection_of(client: Client) -> ClientConnection:
 def assert_idle(server: Server) -> None:
     """No handler, stream or buffer of any call is left on a server."""
     assert server.running == 0
-    assert server._load.budget.used == 0
+    assert server._resources.budget.used == 0
     for connection in server._connections:
         assert not connection._exchanges
         assert connection.session.outbox.is_empty()
@@ -119,7 +119,7 @@ def assert_idle(server: Server) -> None:
 
 def assert_unused(client: Client) -> None:
     """No call, stream or buffer is left on a client."""
-    assert client._shared.budget.used == 0
+    assert client._shared.resources.budget.used == 0
     for node in client.nodes:
         assert node.in_flight == 0
         if isinstance(node, Channel):

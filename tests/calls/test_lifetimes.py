@@ -430,7 +430,7 @@ async def test_a_message_that_comes_to_a_stand_ends_its_connection_and_gives_its
     _, stub, client = await begin(place)
     await stub.nothing()
     link = connection_of(client).session.link
-    budget = place.servers[0]._load.budget
+    budget = place.servers[0]._resources.budget
     link.write(frame(CHUNK, 0, 0, 99, 1_000_000, bytes(200_000)))
     await asyncio.sleep(20)
     assert budget.used == 200_000

@@ -260,15 +260,15 @@ async def test_memory_for_large_messages_is_refused_beyond_the_budget_and_given_
     error = await peer.refusal(peer.last_stream)
     assert (error.code, error.executed) == (Code.RESOURCE_EXHAUSTED, False)
     assert "of the 5,000,000 bytes this server gives them" in error.message
-    assert shop.server._load.budget.used == 2_750_000  # what has come of the other message
+    assert shop.server._resources.budget.used == 2_750_000  # what has come of the other message
     peer.write(frame(RESET, 0, 0, 77, int(Code.CANCELLED)) + peer.chunks("blob", blob))
     assert len(await peer.reply(peer.last_stream)) == 3 * MB
-    assert shop.server._load.budget.used == 0
+    assert shop.server._resources.budget.used == 0
     peer.write(frame(CHUNK, 0, 0, 88, MB, bytes(200_000)) + peer.request("nothing", {}))
     await peer.reply(peer.last_stream)
-    assert shop.server._load.budget.used == 200_000
+    assert shop.server._resources.budget.used == 200_000
     await peer.close()
-    await until(lambda: not shop.server._load.budget.used)
+    await until(lambda: not shop.server._resources.budget.used)
 
 
 async def test_large_requests_that_are_refused_give_their_memory_back(opened: Opened) -> None:
@@ -278,7 +278,7 @@ async def test_large_requests_that_are_refused_give_their_memory_back(opened: Op
     for _ in range(7):
         peer.write(peer.chunks("blob", wrong))
         assert (await peer.refusal(peer.last_stream)).code is Code.INVALID_ARGUMENT
-    assert shop.server._load.budget.used == 0
+    assert shop.server._resources.budget.used == 0
 
 
 async def test_a_large_item_without_memory_for_it_is_refused_by_name(opened: Opened) -> None:

@@ -33,10 +33,11 @@ import rpcfw
 from rpcfw.call import Call, Handler
 from rpcfw.connection.client import ClientConnection
 from rpcfw.connection.datagram import DatagramServer
+from rpcfw.connection.resources import Resources
 from rpcfw.stub import make_stub
 from rpcfw.wire.frames import REFUSED
 from rpcfw.wire.handshake import Settings
-from rpcfw.wire.reader import SCRATCH_BYTES, Budget
+from rpcfw.wire.reader import Budget
 from tests.fuzz.mutation import LARGE_BYTES, Conversation, Mutator
 from tests.fuzz.services import CALLS, EXPECTED, Streams, Unary
 from tests.wire.ends import CLIENT, QUIET, SERVER, Ends, serve
@@ -124,8 +125,8 @@ class Fuzzer:
         ]
         self.served = 0
         self.refused = 0
-        self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.budget = Budget(1 << 29)
+        self.resources = Resources(self.budget)
         self.baseline = 0
         self.peak = 0
 
@@ -213,16 +214,16 @@ class Fuzzer:
         if load.running:
             self.findings.add("handlers left running")
             load.running = 0
-        if load.budget.used:
+        if server._resources.budget.used:
             self.findings.add("memory of the budget not given back")
-            load.budget.used = 0
+            server._resources.budget.used = 0
         if server.connections:
             self.findings.add("connections left")
             server._connections.clear()
 
     async def _call(self, mutator: Mutator) -> None:
         """One connection of a client with calls in progress."""
-        client = ClientConnection("fake", self.scratch, Settings(), self.budget, lambda: None)
+        client = ClientConnection("fake", self.resources, Settings(), lambda: None)
         link = FakeLink(client.session).open()
         talk = mutator.conversation()
         await self._feed(link, talk[:1], mutator)

@@ -54,7 +54,7 @@ def _handshake_checks_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def _reply_fails(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ServerConnection, "_send_unusual", _raise)
+    patch.setattr(ServerConnection, "_send_failure", _raise)
 
 
 def _handlers_are_not_cancelled(patch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import rpcfw
 from rpcfw.call import Handler, Middleware
 from rpcfw.connection.client import ClientConnection
+from rpcfw.connection.resources import Resources
 from rpcfw.stub import make_stub
 from rpcfw.wire.handshake import Settings
-from rpcfw.wire.reader import SCRATCH_BYTES, Budget
+from rpcfw.wire.reader import Budget
 from tests.wire.links import FakeLink, join, split, turn
 
 S = TypeVar("S")
@@ -35,8 +36,7 @@ class Ends:
         self.server = server
         self.timeout_s = timeout_s
         self.budget = Budget(1 << 30)
-        scratch = memoryview(bytearray(SCRATCH_BYTES))
-        self.client = ClientConnection("fake", scratch, settings or Settings(), self.budget, lambda: None)
+        self.client = ClientConnection("fake", Resources(self.budget), settings or Settings(), lambda: None)
         self.near, self.far = join(self.client.session, server._accept())
         self._writes: list[tuple[str, bytes]] = []
         self._keep(self.near, CLIENT)
@@ -80,7 +80,7 @@ class Ends:
         self.far.close()
         await turn(5)
         assert self.server.running == 0, f"{self.server.running} handlers left"
-        assert self.server._load.budget.used == 0
+        assert self.server._resources.budget.used == 0
         assert self.budget.used == 0
 
     def _keep(self, link: FakeLink, sender: str) -> None:

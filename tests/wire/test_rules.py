@@ -16,6 +16,7 @@ import rpcfw
 from rpcfw import Code, RpcError
 from rpcfw.codec import plan_of_items
 from rpcfw.connection.client import ClientConnection
+from rpcfw.connection.resources import Resources
 from rpcfw.connection.streams import ItemReceiver
 from rpcfw.errors import Origin
 from rpcfw.stub import make_stub
@@ -42,7 +43,7 @@ from rpcfw.wire.frames import (
     with_metadata,
 )
 from rpcfw.wire.handshake import Hello, Settings
-from rpcfw.wire.reader import SCRATCH_BYTES, Budget
+from rpcfw.wire.reader import Budget
 from tests.wire.ends import QUIET, serve
 from tests.wire.links import FakeLink, parse, split, turn
 from tests.wire.shop import Order, Orders
@@ -82,7 +83,7 @@ class Guest:
         await turn(5)
         assert self.server.running == 0
         assert self.server.connections == 0
-        assert self.server._load.budget.used == 0
+        assert self.server._resources.budget.used == 0
 
 
 def request(method: int, stream: int, body: bytes = ARGUMENTS, flags: int = END, extra: int = 0) -> bytes:
@@ -210,7 +211,7 @@ async def test_the_memory_of_a_large_request_is_given_back_when_it_does_not_fit(
     ((_, flags, _, _, _, body),) = await guest.answers()
     assert flags == END | ERROR | REFUSED
     assert "picture: expected `bytes`, got `str`" in unpack_error(body).message
-    assert guest.server._load.budget.used == 0
+    assert guest.server._resources.budget.used == 0
     await guest.leave()
 
 
@@ -313,8 +314,9 @@ class Host:
 
     def __init__(self, hello: Hello | None = None) -> None:
         self.budget = Budget(1 << 20)
-        scratch = memoryview(bytearray(SCRATCH_BYTES))
-        self.client = ClientConnection("host", scratch, Settings(window_bytes=200), self.budget, lambda: None)
+        self.client = ClientConnection(
+            "host", Resources(self.budget), Settings(window_bytes=200), lambda: None
+        )
         self.link = FakeLink(self.client.session).open()
         self.say((hello or serve(Orders())._table.hello).pack())
         assert [kind for kind, *_ in self.heard()] == [HELLO]
