@@ -141,7 +141,9 @@ class ClientConnection:
         Returns the result, or an async iterator of items. Cancelling it tells the server at once.
         """
         found = self._methods.get(call.method)
-        method, codec = found if found is not None else await self._bind(call)
+        if found is None:
+            found = await self._bind(call)
+        method, codec = found
         outbox = self.session.outbox
         if outbox.congested:
             await self._until_ready(call)
@@ -149,25 +151,16 @@ class ClientConnection:
             body = codec.encode_call(call.arguments)
         except Exception as error:
             raise codec.unsendable(call.arguments, error) from error
+        flags, extra, deadline = END, 0, call.deadline
+        if call.metadata_bytes or type(body) is not bytes or len(body) > _SMALL_BYTES:
+            flags, body = self._unusual_body(call, codec, body)
         if self.draining:
-            why = f": {self.farewell}" if self.farewell else ""
-            raise self._unavailable(f"the connection to {self.peer} is closing{why}", executed=False)
-        flags, extra = END, 0
-        if call.metadata_bytes:
-            flags |= METADATA
-            head = with_metadata(call.metadata_bytes, b"")
-            body = head + body if isinstance(body, bytes) else [head, *body]
-        deadline = call.deadline
+            raise self._closing()
         if deadline != _FOREVER:
             extra = int((deadline - self._loop.time()) * TICKS_PER_S)
             if extra <= 0:
-                raise RpcError(
-                    Code.DEADLINE_EXCEEDED,
-                    f"{call.method.path}: the deadline had passed before the call was sent",
-                    executed=False,
-                )
-        if type(body) is not bytes or len(body) > _SMALL_BYTES:
-            self._check_size(codec.spec, body)
+                message = f"{codec.path}: the deadline had passed before the call was sent"
+                raise RpcError(Code.DEADLINE_EXCEEDED, message, executed=False)
         stream = self._next_stream
         self._next_stream = stream + 1
         if stream >= MAX_STREAM_ID:
@@ -499,16 +492,26 @@ class ClientConnection:
         bound = self._methods[call.method] = await bind(call.method, self.peer, self.hello, describe)
         return bound
 
-    def _check_size(self, spec: MethodSpec, body: Any) -> None:
-        size = size_of(body)
-        limit = self.session.outbox.limits.max_message_bytes
+    def _unusual_body(self, call: Call, codec: MethodCodec, body: Encoded) -> tuple[int, Encoded]:
+        """Flags and body of a request that has metadata or is large. Raises RpcError when it is too large."""
+        flags = END
+        if call.metadata_bytes:
+            flags |= METADATA
+            head = with_metadata(call.metadata_bytes, b"")
+            body = head + body if isinstance(body, bytes) else [head, *body]
+        size, limit = size_of(body), self.session.outbox.limits.max_message_bytes
         if size > limit:
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
-                f"{spec.path}: a message of {size:,} bytes is over the {limit:,} that {self.peer} accepts; "
+                f"{codec.path}: a message of {size:,} bytes is over the {limit:,} that {self.peer} accepts; "
                 "send a stream, or raise max_message_bytes there",
                 executed=False,
             )
+        return flags, body
+
+    def _closing(self) -> RpcError:
+        why = f": {self.farewell}" if self.farewell else ""
+        return self._unavailable(f"the connection to {self.peer} is closing{why}", executed=False)
 
     def _unavailable(self, message: str, *, executed: bool | None) -> RpcError:
         return RpcError(Code.UNAVAILABLE, message, origin=Origin.CONNECTION, executed=executed)

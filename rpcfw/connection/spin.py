@@ -87,4 +87,4 @@ class Spin:
             self._longer = min(2 * self._longer, _LONGEST_PAUSE)
             self._pause = self._longer
         else:
-            self._pause, self._longer = 0, _FIRST_PAUSE
+            self._longer = _FIRST_PAUSE  # and the next one begins with the next write
