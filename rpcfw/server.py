@@ -286,13 +286,15 @@ class Server:
                 reason = f"a message that was arriving came to a stand for {limits.stall_s:g} s"
                 connection.session.fail(Code.DEADLINE_EXCEEDED, reason)
             elif connection in self._leaving:
-                if connection.running == 0 and now - self._leaving[connection] >= _LEAVING_S:
+                quiet = connection.running == 0 and not connection.session.receiving
+                if quiet and now - self._leaving[connection] >= _LEAVING_S:
                     connection.session.close("the client was asked to go and stayed")
             elif limits.max_age_s is not None and age_s >= limits.max_age_s:
                 self._send_away(connection, "the connection has reached its age limit; connect again")
             elif (
                 limits.idle_s is not None
                 and connection.running == 0
+                and not connection.session.receiving
                 and now - connection.idle_since >= limits.idle_s
             ):
                 self._send_away(connection, "the connection was idle for too long; connect again when needed")

@@ -84,7 +84,7 @@ class Channel:
         self._connecting: asyncio.Task[ClientConnection] | None = None
         self._failures = 0
         self._retry_at = -math.inf
-        self._last_error: RpcError | None = None
+        self._last_failure = ""
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
         self._linked = False
@@ -126,10 +126,9 @@ class Channel:
                 self._connecting = loop.create_task(self._connect(), context=contextvars.Context())
                 self._connecting.add_done_callback(self._connect_ended)
             elif not self._ready:
-                assert self._last_error is not None
                 wait_s = self._retry_at - loop.time()
                 raise self._unavailable(
-                    f"{self._last_error.message} (next attempt in {wait_s:.1f} s)", {"retry_after_s": wait_s}
+                    f"{self._last_failure} (next attempt in {wait_s:.1f} s)", {"retry_after_s": wait_s}
                 )
         if self._ready:
             return self._ready[0]
@@ -137,6 +136,10 @@ class Channel:
         assert attempt is not None
         try:
             return await asyncio.shield(attempt)
+        except RpcError as error:  # one of its own for each call that waits
+            raise RpcError(
+                error.code, error.message, error.details, origin=error.origin, executed=error.executed
+            ) from error.__cause__
         except asyncio.CancelledError:
             if attempt.cancelled() and self._closed:  # not this call is cancelled, but what it waits for
                 raise self._unavailable("this client was closed") from None
@@ -193,11 +196,11 @@ class Channel:
             wait_s = min(options.max_backoff_s, options.first_backoff_s * 1.6**self._failures)
             self._failures += 1
             self._retry_at = loop.time() + wait_s * shared.rng.uniform(0.8, 1.2)
-            self._last_error = error
+            self._last_failure = error.message  # not the error, which keeps the frames of its callers
             raise
         finally:
             self._linked = False
-        self._failures, self._last_error = 0, None
+        self._failures, self._last_failure = 0, ""
         connection.session.keep_alive(options.keepalive_s, options.keepalive_timeout_s)
         self._ready.append(connection)
         self._sole = connection if self._pool_size == 1 else None

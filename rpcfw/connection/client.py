@@ -264,6 +264,7 @@ class ClientConnection:
             assert codec.items_in is not None
             sender = self._senders[stream] = ItemSender(self._loop, outbox, codec.items_in, stream)
             pump = self._loop.create_task(self._send_items(stream, sender, source, future))
+            future.add_done_callback(lambda _: self._stop_pump(pump))
         if receiver is not None:
             items = self._received_items(stream, receiver, pump)
             unbegun = self._unbegun[stream] = weakref.finalize(items, self._forget, stream, receiver, pump)
@@ -297,8 +298,7 @@ class ClientConnection:
         receiver.drop()
         if not self._loop.is_closed():
             self._give_up(stream, Code.CANCELLED)
-            if pump is not None:
-                pump.cancel()
+            self._stop_pump(pump)
 
     async def _send_items(
         self, stream: int, sender: ItemSender, source: AsyncIterator[Any], future: asyncio.Future[Any]
@@ -322,9 +322,14 @@ class ClientConnection:
             self._senders.pop(stream, None)
 
     @staticmethod
-    async def _end_pump(pump: asyncio.Task[None] | None) -> None:
-        if pump is not None and not pump.done():
+    def _stop_pump(pump: asyncio.Task[None] | None) -> None:
+        """Cancel it once: a second time would cut short what the caller's stream does at its end."""
+        if pump is not None and not pump.cancelling():
             pump.cancel()
+
+    async def _end_pump(self, pump: asyncio.Task[None] | None) -> None:
+        if pump is not None and not pump.done():
+            self._stop_pump(pump)
             await asyncio.wait([pump])
 
     # frames from the server
@@ -473,6 +478,9 @@ class ClientConnection:
 
     def _send_reset(self, stream: int, code: Code) -> None:
         if not self.session.closed:
+            sender = self._senders.get(stream)
+            if sender is not None:
+                sender.stop()
             self.session.outbox.drop(stream)
             self.session.outbox.send(RESET, 0, 0, stream, int(code))
 

@@ -7,6 +7,7 @@ are spaced out, so that they take a small share of the time however the deadline
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 from collections.abc import Callable, Iterable
 
@@ -23,7 +24,7 @@ class Deadlines:
         expire: called for each that is over; may remove it.
     """
 
-    __slots__ = ("_entries", "_expire", "_loop", "_timer", "next_look")
+    __slots__ = ("_context", "_entries", "_expire", "_loop", "_timer", "next_look")
 
     def __init__(
         self,
@@ -35,6 +36,8 @@ class Deadlines:
         self._entries = entries
         self._expire = expire
         self._timer: asyncio.TimerHandle | None = None
+        self._context = contextvars.copy_context()
+        """The connection's own: the timer would keep that of whichever call set it, from look to look."""
         self.next_look = math.inf
 
     def watch(self, deadline: float) -> None:
@@ -43,7 +46,7 @@ class Deadlines:
             if self._timer is not None:
                 self._timer.cancel()
             self.next_look = deadline
-            self._timer = self._loop.call_at(deadline, self._look)
+            self._timer = self._loop.call_at(deadline, self._look, context=self._context)
 
     def close(self) -> None:
         """Stop the timer."""

@@ -8,6 +8,7 @@ turn. Large messages go out chunk by chunk, in turns, behind the small frames; n
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Callable
 
@@ -62,13 +63,14 @@ class Outbox:
         congested: the link's buffer is full; callers should wait with `ready` before they queue more.
     """
 
-    __slots__ = ("_batch", "_bulk", "_bulk_of", "_closed", "_link", "_loop", "_pumping", "_queue", "_resumed",
-                 "_scheduled", "_sent", "_spin", "_vectored", "_write_parts", "congested", "limits")  # fmt: skip
+    __slots__ = ("_batch", "_bulk", "_bulk_of", "_closed", "_context", "_link", "_loop", "_pumping", "_queue",
+                 "_scheduled", "_sent", "_spin", "_vectored", "_waiting", "_write_parts", "congested", "limits")  # fmt: skip
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, link: Link, limits: Settings, spin: Spin | None = None
     ) -> None:
         self._loop = loop
+        self._context = contextvars.copy_context()  # the connection's, or the turns would keep those of calls
         self._link = link
         self._write_parts = vectored_write(link)
         self.limits = limits
@@ -83,7 +85,7 @@ class Outbox:
         self._pumping = False
         self.congested = False
         self._closed = False
-        self._resumed: asyncio.Future[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
 
     def send(self, kind: int, flags: int, method: int, stream: int, extra: int, body: Encoded = b"") -> None:
         """Queue a frame; a body beyond the peer's frame limit goes in chunks."""
@@ -96,7 +98,7 @@ class Outbox:
             self.flush()
         elif not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._end_turn)
+            self._loop.call_soon(self._end_turn, context=self._context)
 
     def expect(self, frames: int) -> None:
         """So many frames came in one read, and about as many will soon be sent: choose when to write."""
@@ -129,16 +131,18 @@ class Outbox:
         """The link takes bytes again."""
         self.congested = False
         self.flush()
-        self._pump()
         if not self.congested:
-            self._release()
+            self._release()  # before the next chunk, which may fill the link again: small calls go between chunks
+            self._schedule_pump()
 
     async def ready(self) -> None:
         """Wait until the link takes bytes again. Cancelling it is harmless."""
         while self.congested:
-            if self._resumed is None:
-                self._resumed = self._loop.create_future()
-            await asyncio.shield(self._resumed)
+            waiter = (
+                self._loop.create_future()
+            )  # of its own: a shared one, shielded, would wake a turn too late
+            self._waiting.append(waiter)
+            await waiter
 
     def is_sending(self, stream: int) -> bool:
         """Whether a large message of that stream is still on its way out; frames of the stream must wait for it."""
@@ -202,9 +206,12 @@ class Outbox:
         bulk = _Bulk(header, parts, total)
         self._bulk.append(bulk)
         self._bulk_of[header[3]] = bulk
-        if not self._pumping:
+        self._schedule_pump()
+
+    def _schedule_pump(self) -> None:
+        if self._bulk and not self._pumping:
             self._pumping = True
-            self._loop.call_soon(self._pump_turn)
+            self._loop.call_soon(self._pump_turn, context=self._context)
 
     def _pump_turn(self) -> None:
         self._pumping = False
@@ -219,9 +226,7 @@ class Outbox:
             if self.congested or not self._bulk or self._closed:
                 return
             self._write_chunk()
-        if self._bulk and not self._pumping:
-            self._pumping = True
-            self._loop.call_soon(self._pump_turn)
+        self._schedule_pump()
 
     def _write_chunk(self) -> None:
         bulk, limit = self._bulk.popleft(), min(self.limits.max_frame_bytes, _LARGEST_FRAME_BYTES)
@@ -237,9 +242,10 @@ class Outbox:
         self._bulk.insert(min(self.limits.max_assemblies - 1, len(self._bulk)), bulk)
 
     def _release(self) -> None:
-        if self._resumed is not None:
-            self._resumed.set_result(None)
-            self._resumed = None
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
     @staticmethod
     def _finish(bulk: _Bulk, *, whole: bool) -> None:

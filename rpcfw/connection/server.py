@@ -234,6 +234,8 @@ class ServerConnection:
 
     def _reset(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         exchange = self._exchanges.get(stream)
+        if exchange is not None and exchange.sender is not None:
+            exchange.sender.stop()
         if self.session.outbox.drop(stream):
             self.session.outbox.send(RESET, 0, 0, stream, int(Code.CANCELLED))
         if exchange is not None:

@@ -164,6 +164,11 @@ class Session(asyncio.BufferedProtocol):
         """Wait until the link is gone, and with it what was written has been delivered or given up."""
         await self._gone.wait()
 
+    @property
+    def receiving(self) -> bool:
+        """Whether part of a message has come, and the rest has not."""
+        return self._reader.progress != 0
+
     def is_stalled(self, patience_s: float) -> bool:
         """Whether a message that is arriving has made no progress for so long. Ask now and then."""
         progress, now = self._reader.progress, self._loop.time()

@@ -8,6 +8,7 @@ algorithms for non-uniform problems", 1990); mutexes, schedulers and virtual mac
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 from collections.abc import Callable
 from time import perf_counter
@@ -40,13 +41,24 @@ class Spin:
         turns: how many turns of the loop to look for frames, about a microsecond and a half each; 0: never.
     """
 
-    __slots__ = ("_active", "_heard", "_left", "_long_yields", "_longer", "_loop", "_pause", "_turns")
+    __slots__ = (
+        "_active",
+        "_context",
+        "_heard",
+        "_left",
+        "_long_yields",
+        "_longer",
+        "_loop",
+        "_pause",
+        "_turns",
+    )
 
     def __init__(self, turns: int) -> None:
         if turns < 0:
             raise ValueError(f"spin_turns={turns} must be 0, for never, or more")
         self._turns = turns
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._context = contextvars.Context()  # its own, or it would keep that of the call that began it
         self._active = False
         self._left = 0
         self._heard = 0
@@ -62,7 +74,7 @@ class Spin:
         elif self._turns:
             self._loop = asyncio.get_running_loop()
             self._active, self._left, self._heard, self._long_yields = True, self._turns, 0, 0
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._turn, context=self._context)
 
     def heard(self) -> None:
         """Frames came."""
@@ -80,7 +92,7 @@ class Spin:
             self._long_yields += 1
         if self._left > 0 and self._long_yields < _MAX_LONG_YIELDS:
             assert self._loop is not None
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._turn, context=self._context)
             return
         self._active = False
         if self._long_yields == _MAX_LONG_YIELDS or self._heard < _PAYS_FROM:

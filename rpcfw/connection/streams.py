@@ -35,6 +35,7 @@ class ItemSender:
         "_granted",
         "_loop",
         "_outbox",
+        "_over",
         "_plan",
         "_scheduled",
         "_stream",
@@ -50,6 +51,7 @@ class ItemSender:
         self._batch: list[bytes] = []
         self._bytes = 0
         self._scheduled = False
+        self._over = False
         self._granted: asyncio.Future[None] | None = None
 
     async def send_all(self, items: AsyncIterable[Any]) -> None:
@@ -97,6 +99,10 @@ class ItemSender:
                 self._granted.set_result(None)
             self._granted = None
 
+    def stop(self) -> None:
+        """The stream was reset: send nothing more of it."""
+        self._over = True
+
     def _check_size(self, size: int, most: int) -> None:
         if size > most:
             limit = most + _ARRAY_HEAD_BYTES
@@ -129,7 +135,7 @@ class ItemSender:
     def _flush(self) -> None:
         batch = self._batch
         count = len(batch)
-        if not count:
+        if not count or self._over:
             return
         head = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
         body = head + b"".join(batch)
