@@ -64,7 +64,8 @@ class Outbox:
     """
 
     __slots__ = ("_batch", "_bulk", "_bulk_of", "_closed", "_context", "_link", "_loop", "_pumping", "_queue",
-                 "_scheduled", "_sent", "_spin", "_vectored", "_waiting", "_write_parts", "congested", "limits")  # fmt: skip
+                 "_scheduled", "_sent", "_spin", "_vectored", "_waiting", "_write_parts",
+                 "congested", "limits")  # fmt: skip
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, link: Link, limits: Settings, spin: Spin | None = None

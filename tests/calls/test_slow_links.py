@@ -1,4 +1,4 @@
-"""What slow links, resets, age limits and failed connects bring out: nothing waits, goes on or is kept that should not."""
+"""Slow links, resets, age limits, failed connects: nothing waits, goes on or is kept that should not."""
 
 from __future__ import annotations
 
