@@ -95,6 +95,23 @@ class Call(msgspec.Struct, frozen=True, eq=False):
 Handler = Callable[[Call], Awaitable[Any]]
 """Answers a call; what it returns is the result, or an async iterator of items where the method streams out."""
 
+
+class Direct:
+    """The handler that calls a coroutine function with the arguments, and nothing else.
+
+    Where no middleware wraps it, a server calls `function` itself.
+    """
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Awaitable[Any]]) -> None:
+        self.function = function
+
+    def __call__(self, call: Call) -> Awaitable[Any]:
+        """Call it."""
+        return self.function(*call.arguments)
+
+
 Middleware = Callable[[Handler], Handler]
 """Wraps a handler in another. Built once per client or server, never per call."""
 

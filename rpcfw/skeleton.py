@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import FunctionType
 from typing import Any, ClassVar
 
-from rpcfw.call import Call, Handler
+from rpcfw.call import Call, Direct, Handler
 from rpcfw.errors import InterfaceError
 from rpcfw.interface import MethodSpec, ServiceSpec, offload_of, spec_of
 from rpcfw.offload import Executors, process_handler, thread_handler, with_keywords
@@ -64,11 +64,7 @@ def _handler(implementation: Any, method: MethodSpec, executors: Executors) -> H
     if offload == "process":
         return process_handler(implementation, method, executors)
     if asyncio.iscoroutinefunction(function):
-
-        def handle(call: Call) -> Awaitable[Any]:
-            return call_it(*call.arguments)  # type: ignore[no-any-return]  # a coroutine function
-
-        return handle
+        return Direct(call_it)
 
     async def handle_inline(call: Call) -> Any:
         result = call_it(*call.arguments)

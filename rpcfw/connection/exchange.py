@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from rpcfw.call import Handler, Metadata, pack_metadata
+from rpcfw.call import Direct, Handler, Metadata, pack_metadata
 from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.session import Session
 from rpcfw.connection.streams import ItemReceiver, ItemSender
@@ -25,14 +25,16 @@ class Entry:
     Attributes:
         codec: its messages.
         handler: answers its calls, middleware included.
+        function: the coroutine function to call, where nothing but that is to be done.
         is_plain: one message in, one message out, nothing to be seen to on the way.
     """
 
-    __slots__ = ("codec", "decode", "encode", "handler", "is_plain", "spec")
+    __slots__ = ("codec", "decode", "encode", "function", "handler", "is_plain", "spec")
 
     def __init__(self, codec: MethodCodec, handler: Handler) -> None:
         self.codec = codec
         self.handler = handler
+        self.function = handler.function if isinstance(handler, Direct) else None
         self.is_plain = codec.is_plain
         self.spec = codec.spec
         self.decode = codec.arguments.decode

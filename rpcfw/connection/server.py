@@ -324,7 +324,8 @@ class ServerConnection:
         body: Encoded = b""
         try:
             try:
-                result = await entry.handler(call)
+                function = entry.function
+                result = await (function(*call.arguments) if function is not None else entry.handler(call))
                 if exchange.sender is None:
                     try:
                         body = entry.encode(result)

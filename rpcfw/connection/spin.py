@@ -68,32 +68,36 @@ class Spin:
     def expect(self) -> None:
         """Something was written, so an answer may come soon."""
         if self._active:
-            self._left = self._turns
+            self._left = self._turns + 1
         elif self._pause:
             self._pause -= 1
         elif self._turns:
             self._loop = asyncio.get_running_loop()
-            self._active, self._left, self._heard, self._long_yields = True, self._turns, 0, 0
+            self._active, self._left, self._heard, self._long_yields = True, self._turns + 1, 0, 0
             self._loop.call_soon(self._turn, context=self._context)
 
     def heard(self) -> None:
         """Frames came."""
         if self._active:
-            self._left = self._turns
+            self._left = self._turns + 1
             self._heard += 1
             if self._heard % _FORGOTTEN_EVERY == 0:
                 self._long_yields = 0
 
     def _turn(self) -> None:
-        self._left -= 1
-        started = perf_counter()
-        _yield_core()
-        if perf_counter() - started > _LONG_YIELD_S:
-            self._long_yields += 1
-        if self._left > 0 and self._long_yields < _MAX_LONG_YIELDS:
-            assert self._loop is not None
-            self._loop.call_soon(self._turn, context=self._context)
-            return
+        assert self._loop is not None
+        left = self._left = self._left - 1
+        if left < self._turns:  # nothing was heard or written in the last turn
+            started = perf_counter()
+            _yield_core()
+            if perf_counter() - started > _LONG_YIELD_S:
+                self._long_yields += 1
+            if left <= 0 or self._long_yields == _MAX_LONG_YIELDS:
+                self._end()
+                return
+        self._loop.call_soon(self._turn, context=self._context)
+
+    def _end(self) -> None:
         self._active = False
         if self._long_yields == _MAX_LONG_YIELDS or self._heard < _PAYS_FROM:
             self._longer = min(2 * self._longer, _LONGEST_PAUSE)

@@ -49,10 +49,11 @@ class Core:
 
     async def turns_until_rest(self) -> int:
         """How many turns are spun until it stops by itself."""
-        before, seen = self.yields, -1
-        while self.yields != seen:
+        before, quiet = self.yields, 0
+        while quiet < 3:  # a turn in which something was written or heard yields nothing
             seen = self.yields
             await asyncio.sleep(0)
+            quiet = quiet + 1 if self.yields == seen else 0
         return self.yields - before
 
 
