@@ -8,34 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import math
-import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
-from rpcfw.call import Call, unpack_metadata
-from rpcfw.codec import Encoded, MessageError, size_of
+from rpcfw.call import Call
+from rpcfw.codec import Encoded, size_of
 from rpcfw.connection.binding import DESCRIBE, Bound, bind
+from rpcfw.connection.client_replies import Pending, settle, unkept, unreadable
+from rpcfw.connection.client_streams import ClientStreams
 from rpcfw.connection.deadlines import Deadlines
-from rpcfw.connection.failures import unpack_failure
 from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.resources import Resources
 from rpcfw.connection.session import Session
-from rpcfw.connection.streams import ItemReceiver, ItemSender
 from rpcfw.errors import Code, Origin, ProtocolError, RpcError
 from rpcfw.interface import MethodSpec
-from rpcfw.wire.frames import CREDIT as CREDIT_FRAME
 from rpcfw.wire.frames import (
     END,
-    ERROR,
-    ITEMS,
     MAX_STREAM_ID,
     METADATA,
     ONEWAY,
-    REFUSED,
     REQUEST,
     RESET,
     TICKS_PER_S,
-    split_metadata,
     with_metadata,
 )
 from rpcfw.wire.handshake import Hello, Settings
@@ -44,8 +38,6 @@ _DESCRIBE_TIMEOUT_S = 5.0
 _FOREVER = math.inf
 _SMALL_BYTES = 1024
 """Messages up to this size fit any peer's limits and are not looked at further."""
-
-_Pending = tuple["asyncio.Future[Any]", MethodCodec, Call]
 
 
 def _resolve(future: asyncio.Future[Any]) -> None:
@@ -79,24 +71,22 @@ class ClientConnection:
         self.farewell = ""
         self._on_closed = on_closed
         self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._pending: dict[int, _Pending] = {}
-        self._receivers: dict[int, ItemReceiver] = {}
-        self._senders: dict[int, ItemSender] = {}
-        self._unbegun: dict[int, weakref.finalize[..., AsyncIterator[Any]]] = {}
+        self._pending: dict[int, Pending] = {}
         self._methods: dict[MethodSpec, Bound] = {}
         self._next_stream = 1
         self._deadlines = Deadlines(self._loop, self._deadlines_of_calls, self._expire)
         self._idle_since = self._loop.time()
         self.session = Session(resources, settings, on_open=self._greet, on_lost=self._lost)
         self._unkept = self.session.refused
+        self._streams = ClientStreams(self.session, self._pending, self._expect, self._give_up)
         unexpected = self._unexpected
         self.session.handle(
             [
                 self._hello,
                 unexpected,
                 self._reply,
-                self._items,
-                self._credit,
+                self._streams.take_items,
+                self._streams.take_credit,
                 self._reset,
                 unexpected,
                 unexpected,
@@ -191,13 +181,18 @@ class ClientConnection:
             if outbox.is_sending(stream):
                 await self._until_sent(call, codec, stream)
             return None
-        return await self._streaming_call(call, codec, stream, head, body)
+        return await self._streams.call(call, codec, stream, head, body)
 
-    async def _until_sent(self, call: Call, codec: MethodCodec, stream: int) -> None:
-        """Wait until a large one-way call is out: until then it counts as pending, and may still fail."""
+    def _expect(self, call: Call, codec: MethodCodec, stream: int) -> asyncio.Future[Any]:
+        """Enter a call that is not plain as pending."""
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending[stream] = (future, codec, call)
         self._deadlines.watch(call.deadline)
+        return future
+
+    async def _until_sent(self, call: Call, codec: MethodCodec, stream: int) -> None:
+        """Wait until a large one-way call is out: until then it counts as pending, and may still fail."""
+        future = self._expect(call, codec, stream)
         self.session.outbox.when_sent(stream, lambda: _resolve(future))
         try:
             await future
@@ -227,111 +222,6 @@ class ClientConnection:
         if not self._pending:
             self.session.close(f"the connection to {self.peer} was closed by this side")
 
-    # calls with streams
-
-    async def _streaming_call(
-        self, call: Call, codec: MethodCodec, stream: int, head: tuple[int, int, int], body: Any
-    ) -> Any:
-        flags, method, extra = head
-        kind, outbox = codec.spec.kind, self.session.outbox
-        source: AsyncIterator[Any] | None = None
-        if kind.streams_in:
-            flags &= ~END
-            assert codec.stream_index is not None
-            source = call.arguments[codec.stream_index]
-            if not hasattr(source, "__aiter__"):
-                raise RpcError(
-                    Code.INVALID_ARGUMENT,
-                    f"{codec.path}: the stream argument must be an async iterator, not {type(source).__name__}",
-                )
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._pending[stream] = (future, codec, call)
-        self._deadlines.watch(call.deadline)
-        receiver: ItemReceiver | None = None
-        if codec.items_out is not None:
-            receiver = self._receivers[stream] = ItemReceiver(
-                codec.items_out,
-                codec.path,
-                self.session.settings.window_bytes,
-                self.session.budget,
-                lambda credit: outbox.send(CREDIT_FRAME, 0, 0, stream, credit),
-                lambda: self._give_up(stream, Code.CANCELLED),
-            )
-            future.add_done_callback(receiver.end_with)
-        outbox.send(REQUEST, flags, method, stream, extra, body)
-        pump: asyncio.Task[None] | None = None
-        if source is not None:
-            assert codec.items_in is not None
-            sender = self._senders[stream] = ItemSender(self._loop, outbox, codec.items_in, stream)
-            pump = self._loop.create_task(self._send_items(stream, sender, source, future))
-            future.add_done_callback(lambda _: self._stop_pump(pump))
-        if receiver is not None:
-            items = self._received_items(stream, receiver, pump)
-            unbegun = self._unbegun[stream] = weakref.finalize(items, self._forget, stream, receiver, pump)
-            unbegun.atexit = False
-            return items
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._give_up(stream, Code.CANCELLED)
-            raise
-        finally:
-            await self._end_pump(pump)
-
-    async def _received_items(
-        self, stream: int, receiver: ItemReceiver, pump: asyncio.Task[None] | None
-    ) -> AsyncIterator[Any]:
-        self._unbegun.pop(stream).detach()  # it will end itself; the finalizer would keep an error's frames
-        items = receiver.items()
-        try:
-            async for item in items:
-                yield item
-        finally:
-            await items.aclose()  # type: ignore[attr-defined]  # an async generator
-            self._forget(stream, receiver, None)
-            await self._end_pump(pump)
-
-    def _forget(self, stream: int, receiver: ItemReceiver, pump: asyncio.Task[None] | None) -> None:
-        """Nobody reads this stream any more; it may never have been begun."""
-        self._receivers.pop(stream, None)
-        self._unbegun.pop(stream, None)
-        receiver.drop()
-        if not self._loop.is_closed():
-            self._give_up(stream, Code.CANCELLED)
-            self._stop_pump(pump)
-
-    async def _send_items(
-        self, stream: int, sender: ItemSender, source: AsyncIterator[Any], future: asyncio.Future[Any]
-    ) -> None:
-        """Feed the call's stream. What the source raises, the caller of the call gets."""
-        try:
-            await sender.send_all(source)
-        except Exception as error:
-            if self._pending.pop(stream, None) is not None:
-                self._send_reset(stream, Code.CANCELLED)
-                self._ended()
-                problem = (
-                    RpcError(Code.INVALID_ARGUMENT, str(error)) if isinstance(error, MessageError) else error
-                )
-                if not future.done():
-                    future.set_exception(problem)
-        else:
-            if stream in self._pending:
-                self.session.outbox.send(ITEMS, END, 0, stream, 0)
-        finally:
-            self._senders.pop(stream, None)
-
-    @staticmethod
-    def _stop_pump(pump: asyncio.Task[None] | None) -> None:
-        """Cancel it once: a second time would cut short what the caller's stream does at its end."""
-        if pump is not None and not pump.cancelling():
-            pump.cancel()
-
-    async def _end_pump(self, pump: asyncio.Task[None] | None) -> None:
-        if pump is not None and not pump.done():
-            self._stop_pump(pump)
-            await asyncio.wait([pump])
-
     # frames from the server
 
     def _hello(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
@@ -355,66 +245,23 @@ class ClientConnection:
                 try:
                     future.set_result(codec.decode_result(body))
                 except Exception as error:
-                    future.set_exception(self._unreadable(codec, error, body))
+                    future.set_exception(unreadable(codec, error, body))
         if not self._pending:
             self._ended()
 
-    def _unusual_reply(self, flags: int, stream: int, body: bytes | memoryview, pending: _Pending) -> None:
+    def _unusual_reply(self, flags: int, stream: int, body: bytes | memoryview, pending: Pending) -> None:
         """Take a reply with metadata, an error, the end of a stream, or one that found no memory."""
-        future, codec, call = pending
-        path = codec.path
         if stream in self._unkept:
             self._unkept.discard(stream)
-            message = f"{path}: the reply found no memory; raise max_memory_bytes of this client"
-            future.set_exception(RpcError(Code.RESOURCE_EXHAUSTED, message, executed=True))
-            return
-        if flags & METADATA:
-            try:
-                body = self._take_metadata(call, body)
-            except RpcError as error:
-                message = f"{path}: the metadata of the reply cannot be read: {error.message}"
-                future.set_exception(
-                    RpcError(Code.INTERNAL, message, origin=Origin.CONNECTION, executed=True)
-                )
-                return
-        if flags & ERROR:
-            future.set_exception(unpack_failure(codec, body, refused=bool(flags & REFUSED)))
-        elif codec.items_out is not None:
-            future.set_result(None)
+            pending[0].set_exception(unkept(pending[1]))
         else:
-            try:
-                future.set_result(codec.decode_result(body))
-            except Exception as error:
-                future.set_exception(self._unreadable(codec, error, body))
-
-    @staticmethod
-    def _unreadable(codec: MethodCodec, error: Exception, body: bytes | memoryview) -> RpcError:
-        problem = codec.result.decoding_error(error, body)
-        message = f"{codec.path}: the reply does not fit {codec.spec.result!r}: {problem}"
-        return RpcError(Code.INTERNAL, message, origin=Origin.CONNECTION, executed=True)
+            settle(pending, flags, body, self.session.settings.max_metadata_bytes)
 
     def _ended(self) -> None:
         if not self._pending:
             self._idle_since = self._loop.time()
             if self.draining:
                 self.session.close(f"the connection to {self.peer} was drained")
-
-    def _items(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
-        receiver = self._receivers.get(stream)
-        pending = self._pending.get(stream)
-        if receiver is None or pending is None:
-            return  # the caller has given up
-        problem = receiver.take(body, extra, kept=stream not in self._unkept)
-        if problem is not None:
-            self._unkept.discard(stream)
-            self._give_up(stream, problem.code)
-            code = Code.INTERNAL if problem.code is Code.INVALID_ARGUMENT else problem.code
-            pending[0].set_exception(RpcError(code, problem.message, origin=Origin.CONNECTION, executed=True))
-
-    def _credit(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
-        sender = self._senders.get(stream)
-        if sender is not None:
-            sender.grant(extra)
 
     def _reset(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         pending = self._pending.pop(stream, None)
@@ -450,8 +297,9 @@ class ClientConnection:
             )
             self._opened.exception()  # nobody may be waiting
         self._deadlines.close()
-        pending, self._pending = self._pending, {}
-        for future, _, _ in pending.values():
+        pending = list(self._pending.values())
+        self._pending.clear()
+        for future, _, _ in pending:
             if not future.done():
                 future.set_exception(RpcError(failure.code, failure.message, origin=Origin.CONNECTION))
         self._on_closed()
@@ -460,35 +308,23 @@ class ClientConnection:
         return [(stream, call.deadline) for stream, (_, _, call) in self._pending.items()]
 
     def _expire(self, stream: int) -> None:
-        future, codec, _ = self._pending[stream]
-        self._give_up(stream, Code.DEADLINE_EXCEEDED)
-        if not future.done():
-            future.set_exception(
-                RpcError(
-                    Code.DEADLINE_EXCEEDED,
-                    f"{codec.path}: no reply from {self.peer} before the deadline",
-                )
-            )
+        _, codec, _ = self._pending[stream]
+        message = f"{codec.path}: no reply from {self.peer} before the deadline"
+        self._give_up(stream, Code.DEADLINE_EXCEEDED, RpcError(Code.DEADLINE_EXCEEDED, message))
 
-    def _give_up(self, stream: int, code: Code) -> None:
-        """The caller wants no reply any more: tell the server, once."""
-        if self._pending.pop(stream, None) is not None:
-            self._send_reset(stream, code)
-            self._ended()
-
-    def _send_reset(self, stream: int, code: Code) -> None:
+    def _give_up(self, stream: int, code: Code, error: Exception | None = None) -> None:
+        """The call ends without its reply, with an error if somebody still waits: tell the server, once."""
+        pending = self._pending.pop(stream, None)
+        if pending is None:
+            return
         if not self.session.closed:
-            sender = self._senders.get(stream)
-            if sender is not None:
-                sender.stop()
-            self.session.outbox.drop(stream)
-            self.session.outbox.send(RESET, 0, 0, stream, int(code))
-
-    def _take_metadata(self, call: Call, body: bytes | memoryview) -> bytes | memoryview:
-        metadata, body = split_metadata(body, self.session.settings.max_metadata_bytes)
-        if call.reply_metadata is not None:
-            call.reply_metadata.update(unpack_metadata(metadata))
-        return body
+            outbox = self.session.outbox
+            self._streams.stop(stream)
+            outbox.drop(stream)
+            outbox.send(RESET, 0, 0, stream, int(code))
+        self._ended()
+        if error is not None and not pending[0].done():
+            pending[0].set_exception(error)
 
     async def _bind(self, call: Call) -> Bound:
         assert self.hello is not None

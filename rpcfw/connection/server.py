@@ -13,19 +13,19 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from rpcfw.call import Call, Metadata, enter_call, pack_metadata, unpack_metadata
-from rpcfw.codec import Encoded, size_of
+from rpcfw.call import Call, enter_call, unpack_metadata
+from rpcfw.codec import Encoded
 from rpcfw.connection.deadlines import Deadlines
 from rpcfw.connection.exchange import Entry, Load, ServerExchange, Table, start_task
-from rpcfw.connection.failures import pack_failure
 from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.resources import Resources
+from rpcfw.connection.server_replies import ReplySender, unsendable
+from rpcfw.connection.server_streams import ServerStreams
 from rpcfw.connection.session import Session
-from rpcfw.connection.streams import HELD_BYTES, ItemReceiver, ItemSender
+from rpcfw.connection.streams import HELD_BYTES
 from rpcfw.errors import Code, ProtocolError, RpcError
 from rpcfw.wire.frames import (
     BY_NAME,
-    CREDIT,
     END,
     ERROR,
     METADATA,
@@ -37,7 +37,6 @@ from rpcfw.wire.frames import (
     TICKS_PER_S,
     pack_error,
     split_metadata,
-    with_metadata,
 )
 from rpcfw.wire.handshake import Hello, Settings
 
@@ -88,14 +87,16 @@ class ServerConnection:
         )
         self._max_streams = settings.max_streams
         self._unkept = self.session.refused
+        self._streams = ServerStreams(self.session, self._exchanges)
+        self._replies = ReplySender(self.session, self._hold, dev=load.dev)
         unexpected = self._unexpected
         self.session.handle(
             [
                 self._hello,
                 self._request,
                 unexpected,
-                self._items,
-                self._credit,
+                self._streams.take_items,
+                self._streams.take_credit,
                 self._reset,
                 unexpected,
                 unexpected,
@@ -194,7 +195,7 @@ class ServerConnection:
             self._refuse(flags, stream, error)
             return
         if not codec.is_unary:
-            arguments = self._open_streams(exchange, codec, stream, flags, arguments)
+            arguments = self._streams.open(exchange, stream, flags, arguments)
         call = Call(codec.spec, arguments, deadline, metadata, None, exchange)
         exchange.silent = bool(flags & ONEWAY)
         self._start(exchange, stream, self._run(exchange, entry, call, stream))
@@ -212,25 +213,6 @@ class ServerConnection:
         self._load.refused += 1
         if not flags & ONEWAY:
             self.session.outbox.send(REPLY, END | ERROR | REFUSED, 0, stream, 0, pack_error(error))
-
-    def _items(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
-        exchange = self._exchanges.get(stream)
-        if exchange is None or exchange.receiver is None:
-            self._unkept.discard(stream)
-            return  # the handler has ended or did not ask for a stream
-        receiver = exchange.receiver
-        if extra or len(body):
-            problem = receiver.take(body, extra, kept=stream not in self._unkept)
-            if problem is not None:
-                self._unkept.discard(stream)
-                receiver.end(problem)
-        if flags & END:
-            receiver.end()
-
-    def _credit(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
-        exchange = self._exchanges.get(stream)
-        if exchange is not None and exchange.sender is not None:
-            exchange.sender.grant(extra)
 
     def _reset(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         exchange = self._exchanges.get(stream)
@@ -293,31 +275,6 @@ class ServerConnection:
         problem = codec.arguments.decoding_error(error, body)
         return RpcError(Code.INVALID_ARGUMENT, f"{codec.path}: {problem}", executed=False)
 
-    def _open_streams(
-        self,
-        exchange: ServerExchange,
-        codec: MethodCodec,
-        stream: int,
-        flags: int,
-        arguments: tuple[Any, ...],
-    ) -> tuple[Any, ...]:
-        outbox = self.session.outbox
-        if codec.items_out is not None:
-            exchange.sender = ItemSender(self._loop, outbox, codec.items_out, stream)
-        if codec.items_in is None:
-            return arguments
-        exchange.receiver = receiver = ItemReceiver(
-            codec.items_in,
-            codec.path,
-            self.session.settings.window_bytes,
-            self._budget,
-            lambda credit: outbox.send(CREDIT, 0, 0, stream, credit),
-            lambda: None,
-        )
-        if flags & END:
-            receiver.end()
-        return codec.with_stream(arguments, receiver.items())
-
     async def _run(self, exchange: ServerExchange, entry: Entry, call: Call, stream: int) -> None:
         """A call's task: run the handler, send what comes of it."""
         enter_call(call)  # here, in the task's own context, which ends with it
@@ -330,87 +287,22 @@ class ServerConnection:
                     try:
                         body = entry.encode(result)
                     except Exception as error:
-                        raise self._unsendable(entry.codec, error, result) from error
+                        raise unsendable(entry.codec, error, result) from error
                 else:
                     await exchange.sender.send_all(result)
                 if not exchange.silent:
                     if type(body) is bytes and len(body) < HELD_BYTES and exchange.reply_metadata is None:
                         self.session.outbox.send(REPLY, END, 0, stream, 0, body)
                     else:
-                        self._send_unusual(exchange, stream, body)
+                        self._replies.send_unusual(exchange, stream, body)
             except BaseException as error:
-                self._send_failure(exchange, stream, error)
+                self._replies.send_failure(exchange, stream, error)
                 if not isinstance(error, Exception | asyncio.CancelledError):
                     raise
             if exchange.held:
-                await self._until_sent(exchange, stream)
+                await self._replies.until_sent(exchange, stream)
         finally:
             self._finish(exchange, stream)
-
-    async def _until_sent(self, exchange: ServerExchange, stream: int) -> None:
-        """A large reply counts, with its memory, until it is out or given up."""
-        outbox = self.session.outbox
-        try:
-            if outbox.is_sending(stream):
-                await outbox.sent(stream)
-            else:
-                await outbox.ready()
-        except asyncio.CancelledError:
-            if outbox.is_sending(stream):  # else it would go on to lie there, and count no more
-                outbox.drop(stream)
-                code = Code.DEADLINE_EXCEEDED if self._loop.time() >= exchange.deadline else Code.CANCELLED
-                outbox.send(RESET, 0, 0, stream, int(code), b"the reply could not be sent in time")
-            raise
-
-    @staticmethod
-    def _unsendable(codec: MethodCodec, error: Exception, result: Any) -> RpcError:
-        problem = codec.result.encoding_error(error, result)
-        return RpcError(Code.INTERNAL, f"{codec.path}: the result cannot travel: {problem}")
-
-    def _send_unusual(self, exchange: ServerExchange, stream: int, body: Encoded) -> None:
-        """Send a result that is large or has metadata. Raises RpcError when it is too large, or no memory is left."""
-        flags, outbox = END, self.session.outbox
-        if exchange.reply_metadata:
-            flags, head = flags | METADATA, _metadata_head(exchange.reply_metadata)
-            body = head + body if isinstance(body, bytes) else [head, *body]
-        size, limit = size_of(body), outbox.limits.max_message_bytes
-        if size > limit:
-            raise RpcError(
-                Code.RESOURCE_EXHAUSTED,
-                f"{exchange.codec.path}: a result of {size:,} bytes is over the {limit:,} that the client "
-                "accepts; return a stream, or raise max_message_bytes there",
-            )
-        self._budget.give(exchange.held)  # the request's; its handler has ended
-        exchange.held = 0
-        if size >= HELD_BYTES:
-            self._hold(exchange, size)
-        outbox.send(REPLY, flags, 0, stream, 0, body)
-
-    def _send_failure(self, exchange: ServerExchange, stream: int, error: BaseException) -> None:
-        """Tell the client what the handler raised, and the log where it must know."""
-        path, body, outbox = exchange.codec.path, self._failure(exchange, error), self.session.outbox
-        if exchange.silent:
-            return
-        if outbox.drop(stream):  # amid a large item, whose rest a REPLY would be taken for
-            code = Code.DEADLINE_EXCEEDED if self._loop.time() >= exchange.deadline else Code.CANCELLED
-            outbox.send(RESET, 0, 0, stream, int(code), b"the handler was cancelled while it sent an item")
-            return
-        flags, limit = END | ERROR, outbox.limits.max_message_bytes
-        if exchange.reply_metadata and len(body) <= limit:
-            flags, body = flags | METADATA, _metadata_head(exchange.reply_metadata) + body
-        if len(body) > limit:
-            flags, message = (
-                END | ERROR,
-                f"{path}: an error of {len(body):,} bytes is over the {limit:,} that the client accepts",
-            )
-            body = pack_error(RpcError(Code.RESOURCE_EXHAUSTED, message))
-        outbox.send(REPLY, flags, 0, stream, 0, body)
-
-    def _failure(self, exchange: ServerExchange, error: BaseException) -> bytes:
-        if isinstance(error, asyncio.CancelledError) and self._loop.time() >= exchange.deadline:
-            message = f"{exchange.codec.path}: the handler was cancelled at its deadline"
-            return pack_error(RpcError(Code.DEADLINE_EXCEEDED, message, executed=True))
-        return pack_failure(exchange.codec, error, dev=self._load.dev)
 
     def _finish(self, exchange: ServerExchange, stream: int) -> None:
         load = self._load
@@ -458,7 +350,3 @@ class ServerConnection:
 
     def _expire(self, stream: int) -> None:
         self._cancel(self._exchanges[stream], stream)
-
-
-def _metadata_head(metadata: Metadata) -> bytes:
-    return with_metadata(pack_metadata(metadata), b"")

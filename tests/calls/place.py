@@ -125,8 +125,7 @@ def assert_unused(client: Client) -> None:
         if isinstance(node, Channel):
             for connection in (*node._ready, *node._draining):
                 assert not connection._pending
-                assert not connection._receivers
-                assert not connection._senders
+                assert connection._streams.is_empty()
                 assert connection.session.outbox.is_empty()
 
 

@@ -245,7 +245,7 @@ class Fuzzer:
             elif not task.cancelled() and task.exception() is not None:
                 self.findings.add("raised into a call", task.exception())
         await turn(2)
-        if client.pending or client._receivers or client._senders:
+        if client.pending or not client._streams.is_empty():
             self.findings.add("streams left on a client")
         if self.budget.used:
             self.findings.add("memory of a client's budget not given back")

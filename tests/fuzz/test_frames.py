@@ -13,6 +13,7 @@ import rpcfw
 import rpcfw.connection.server as serving
 from rpcfw.connection.outbox import Outbox
 from rpcfw.connection.server import ServerConnection
+from rpcfw.connection.server_replies import ReplySender
 from rpcfw.wire.handshake import Hello
 from rpcfw.wire.reader import Budget
 from tests.fuzz import frames
@@ -54,7 +55,7 @@ def _handshake_checks_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def _reply_fails(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ServerConnection, "_send_failure", _raise)
+    patch.setattr(ReplySender, "send_failure", _raise)
 
 
 def _handlers_are_not_cancelled(patch: pytest.MonkeyPatch) -> None:
