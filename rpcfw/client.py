@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from rpcfw.balancer import Balancer, RoundRobin
 from rpcfw.call import Call, Handler, Middleware, chain, check_timeout
+from rpcfw.chance import new_rng
 from rpcfw.connection.channel import Channel, ConnectionOptions, Shared
 from rpcfw.connection.datagram import DatagramChannel
 from rpcfw.endpoint import Endpoint
@@ -42,7 +42,7 @@ class Client:
             raise ValueError("a client needs at least one endpoint, such as tcp://127.0.0.1:7000")
         check_timeout(timeout_s, "Client")
         self.timeout_s = timeout_s
-        rng = random.Random()
+        rng = new_rng()
         self._transports = dict(transports or default_transports())
         self._shared = Shared(options or ConnectionOptions(), rng)
         self._channels = [self._channel(Endpoint.parse(endpoint)) for endpoint in endpoints]

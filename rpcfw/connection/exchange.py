@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import sys
@@ -108,3 +109,9 @@ if sys.version_info >= (3, 12):
 else:
     start_task: Callable[..., Task[Any]] = Task
 """Runs a handler: takes the coroutine, `loop` and `name`."""
+
+
+def task_starter(loop: asyncio.AbstractEventLoop) -> Callable[..., Task[Any]]:
+    """How handlers are started on a loop: `start_task`, unless the loop brings its own way as simulated ones do."""
+    starter: Callable[..., Task[Any]] = getattr(loop, "start_task", start_task)
+    return starter

@@ -16,7 +16,7 @@ from typing import Any
 from rpcfw.call import Call, enter_call, unpack_metadata
 from rpcfw.codec import Encoded
 from rpcfw.connection.deadlines import Deadlines
-from rpcfw.connection.exchange import Entry, Load, ServerExchange, Table, start_task
+from rpcfw.connection.exchange import Entry, Load, ServerExchange, Table, task_starter
 from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.resources import Resources
 from rpcfw.connection.server_replies import ReplySender, unsendable
@@ -68,6 +68,7 @@ class ServerConnection:
         on_closed: Callable[[ServerConnection], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._start_task = task_starter(self._loop)
         self._table = table
         self._entries = table.entries
         self._load = load
@@ -205,7 +206,7 @@ class ServerConnection:
         self._load.running += 1
         if exchange.deadline < self._deadlines.next_look:
             self._deadlines.watch(exchange.deadline)
-        task = start_task(run, loop=self._loop, name=exchange.codec.path)
+        task = self._start_task(run, loop=self._loop, name=exchange.codec.path)
         if not exchange.ended:
             exchange.task = task
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from rpcfw.call import Call, Handler
+from rpcfw.chance import new_rng
 from rpcfw.errors import Code, RpcError
 from rpcfw.interface import CallKind
 
@@ -53,7 +54,7 @@ class Retry:
         self._attempts = attempts
         self._first_wait_s = first_wait_s
         self._max_wait_s = max_wait_s
-        self._rng = rng or random.Random()
+        self._rng = rng or new_rng()
 
     def __call__(self, handler: Handler) -> Handler:
         """Wrap a handler."""

@@ -44,8 +44,10 @@ class Liveness:
     def look(self, now: float) -> Verdict:
         """What to do now. After PING the caller sends one; time out runs from here."""
         if self._pinged_at != math.inf:
-            return Verdict.LOST if now - self._pinged_at >= self.timeout_s else Verdict.QUIET
-        if now - self._heard_at >= self.interval_s:
+            return Verdict.LOST if now >= self.next_look() else Verdict.QUIET
+        if (
+            now >= self.next_look()
+        ):  # the very sum: a difference may round to less, and be looked at again and again
             self._pinged_at = now
             return Verdict.PING
         return Verdict.QUIET

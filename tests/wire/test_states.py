@@ -98,6 +98,13 @@ def test_any_byte_is_a_sign_of_life_and_measures_the_round_trip() -> None:
     assert liveness.next_look() == 126.5
 
 
+def test_a_look_at_the_very_moment_that_was_asked_for_decides() -> None:
+    for number in range(1_000):  # at some of these, (now + interval) - now is less than the interval
+        liveness = Liveness(15, 5, now=1_000 + 0.0123 * number)
+        assert liveness.look(liveness.next_look()) is Verdict.PING
+        assert liveness.look(liveness.next_look()) is Verdict.LOST
+
+
 def test_without_an_interval_nothing_is_ever_pinged() -> None:
     liveness = Liveness(math.inf, 3, now=0)
     assert liveness.look(1e9) is Verdict.QUIET
