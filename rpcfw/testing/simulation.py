@@ -126,7 +126,7 @@ class Simulation:
 
     def heal(self, group_a: Group = (), group_b: Group = ()) -> None:
         """Let messages pass between two groups again, both ways; between all hosts when none are given."""
-        self.network.heal()
+        self.network.heal(group_a, group_b)
 
     def slow(self, host: str, factor: float) -> None:
         """Make a host's network so many times slower; 1 is the usual."""

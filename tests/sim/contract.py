@@ -1,7 +1,7 @@
 """The contract of calls on the simulated network: `make sim` runs it over many seeds.
 
-A seed plays two parts. First some tests of the contract suite, as they are, between two hosts with the delay and loss of
-that seed. Then clients and servers under faults: every call must end once, in time, in one of the ways a call may end.
+A seed plays two parts. First some tests of the contract suite, as they are, between two hosts with the delay and loss
+of that seed. Then clients and servers under faults: every call must end once, in time, in one of the ways it may.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ class Ends(Counter[str]):
         """Wait for the end of a call and judge it."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        (end,) = await asyncio.gather(made, return_exceptions=True)
+        ended: tuple[Any, ...] = tuple(await asyncio.gather(made, return_exceptions=True))
+        end = ended[0]
         if isinstance(end, RpcError) and end.code in (Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE):
             self[end.code.name] += 1
         elif isinstance(end, OutOfStock):

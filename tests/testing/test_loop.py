@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import threading
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from rpcfw.testing import SimLoop, Stuck, Unsimulated, run
 from rpcfw.testing.clock import START_S
 from rpcfw.testing.refusals import REFUSED
+from rpcfw.testing.timers import SimTimer, Timers
 
 DAY_S = 86_400
 
@@ -81,6 +83,22 @@ def test_cancelled_timers_do_not_pile_up() -> None:
         return sum(timer() is not None for timer in timers)
 
     assert run(main) <= 101
+
+
+def test_timers_that_are_cancelled_or_over_do_not_count() -> None:
+    loop, timers, ready = SimLoop(), Timers(), deque[asyncio.Handle]()
+    loop.close()
+    made = [SimTimer(when, print, (), loop) for when in (1, 2, 3, 4)]
+    for timer in made:
+        timer.clock = None
+        timers.set(timer)
+    made[1].cancel()
+    timers.cancelled()
+    assert len(timers) == 3
+    timers.move_due(3, ready)
+    assert list(ready) == [made[0], made[2]]
+    assert len(timers) == 1
+    assert timers.next_due() == 4
 
 
 def test_a_timer_set_for_no_number_is_refused() -> None:
@@ -153,14 +171,37 @@ def test_tasks_without_a_name_are_counted_per_loop() -> None:
     assert run(main) == run(main) == ["Task-1", "Task-2", "Task-3"]
 
 
-def test_the_eager_task_factory_makes_tasks_of_the_loop() -> None:
+def test_the_eager_task_factory_makes_eager_tasks_of_the_loop() -> None:
     async def main() -> list[str]:
-        sim_loop().set_task_factory(getattr(asyncio, "eager_task_factory", None))
-        task = asyncio.create_task(asyncio.sleep(0))
+        factory, begun = getattr(asyncio, "eager_task_factory", None), list[str]()
+        sim_loop().set_task_factory(factory)
+
+        async def begin() -> None:
+            begun.append("begun")
+            await asyncio.sleep(0)
+
+        task = asyncio.create_task(begin())
         assert hash(task) < 1_000, "hashes by its address"
+        assert len(begun) == (factory is not None)
         return [task.get_name()]
 
     assert run(main) == ["Task-2"]
+
+
+def test_another_task_factory_makes_the_tasks() -> None:
+    made: list[str] = []
+
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        made.append(coro.__qualname__)
+        return asyncio.Task(coro, loop=loop, **options)
+
+    async def main() -> None:
+        sim_loop().set_task_factory(factory)
+        await asyncio.create_task(asyncio.sleep(1))
+        sim_loop().set_task_factory(None)
+
+    run(main)
+    assert made == ["sleep"]
 
 
 # ---------------------------------------------------------------------------------------------- executors
@@ -360,13 +401,15 @@ def test_every_method_of_a_loop_is_either_simulated_or_refused() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("options", [{"sock": object()}, {"ssl": True}])
+@pytest.mark.parametrize("option", ["sock", "ssl"])
 @pytest.mark.parametrize("name", ["create_connection", "create_server", "create_datagram_endpoint"])
-def test_sockets_and_tls_are_refused(name: str, options: dict[str, Any]) -> None:
+def test_sockets_and_tls_are_refused(name: str, option: str) -> None:
     async def main() -> None:
-        await getattr(asyncio.get_running_loop(), name)(asyncio.Protocol, "orders", 7000, **options)
+        await getattr(asyncio.get_running_loop(), name)(
+            asyncio.Protocol, "orders", 7000, **{option: object()}
+        )
 
-    with pytest.raises(Unsimulated, match=name):
+    with pytest.raises(Unsimulated, match=rf"^{name}\({option}="):
         run(main)
 
 

@@ -154,13 +154,30 @@ def test_some_seed_shows_a_race_that_the_usual_order_hides() -> None:
     assert max(run(main, seed, permute=True) for seed in range(SEEDS)) == 2
 
 
-def test_sets_of_tasks_iterate_in_an_order_of_the_seed() -> None:
-    async def main() -> tuple[str, ...]:
-        tasks = {asyncio.create_task(asyncio.sleep(0), name=name) for name in "abcdef"}
-        return tuple(task.get_name() for task in tasks)
+def test_sets_of_tasks_and_futures_iterate_in_an_order_of_the_seed() -> None:
+    async def main() -> tuple[list[str], list[int]]:
+        loop = asyncio.get_running_loop()
+        tasks = {loop.create_task(asyncio.sleep(0), name=name) for name in "abcdef"}
+        futures = [loop.create_future() for _ in range(6)]
+        return [task.get_name() for task in tasks], [futures.index(future) for future in set(futures)]
 
-    assert {run(main, seed) for seed in range(SEEDS)} == {tuple("abcdef")}
-    assert len({run(main, seed, permute=True) for seed in range(SEEDS)}) > SEEDS // 2
+    for seed in range(SEEDS):
+        assert run(main, seed) == (list("abcdef"), list(range(6)))
+        assert run(main, seed, permute=True) == run(main, seed, permute=True)
+    drawn = [run(main, seed, permute=True) for seed in range(SEEDS)]
+    assert len({"".join(names) for names, _ in drawn}) > SEEDS // 2
+    assert len({str(numbers) for _, numbers in drawn}) > SEEDS // 2
+
+
+def test_a_loop_lists_its_tasks_in_the_order_they_were_made() -> None:
+    async def main() -> list[str]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimLoop)
+        kept = [loop.create_task(asyncio.sleep(0)) for _ in range(20)]
+        return [task.get_name() for task in loop.tasks()] if kept else []
+
+    for seed in range(SEEDS):
+        assert run(main, seed, permute=True) == [f"Task-{number}" for number in range(1, 22)]
 
 
 def test_sources_of_chance_are_told_apart_by_name_and_seed() -> None:

@@ -24,7 +24,7 @@ from tests.transport import test_contract as transports
 from tests.transport.recorder import Meeting
 
 ROUGH = Conditions(Latency(0.01, 0.5), loss=0.05, segment_bytes=1_000)
-"""Half as much loss as a bad mobile link has on its worst day."""
+"""Every connection loses and delays something."""
 QUIET = Limits(block_threshold_s=None, spin_turns=0)
 KEEPALIVE_S, KEEPALIVE_TIMEOUT_S = 15.0, 5.0
 PROMISES = [
