@@ -20,6 +20,7 @@ from rpcfw.testing.nemesis import Nemesis
 from rpcfw.testing.network import Network
 from rpcfw.testing.schedule import Schedule
 from rpcfw.testing.trace import Trace
+from rpcfw.testing.virtual import steady_garbage
 
 T = TypeVar("T")
 Group = str | Iterable[str]
@@ -87,11 +88,14 @@ class Simulation:
         before = random.getstate()
         random.seed(f"{self.seed}/random")
         try:
-            return self.loop.run_until_complete(self._play(scenario))
+            with steady_garbage():
+                try:
+                    return self.loop.run_until_complete(self._play(scenario))
+                finally:
+                    for host in self.hosts.values():
+                        host.resume()
+                    self.loop.finish()
         finally:
-            for host in self.hosts.values():
-                host.resume()
-            self.loop.finish()
             random.setstate(before)
 
     async def _play(self, scenario: Callable[[Simulation], Coroutine[Any, Any, T]]) -> T:

@@ -1,4 +1,4 @@
-"""The simulated loop: what asyncio offers works in virtual time, the rest is refused by name, and hangs are told."""
+"""The simulated loop: what asyncio offers works in virtual time, and hangs are told."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 
 from rpcfw.testing import SimLoop, Stuck, Unsimulated, run
 from rpcfw.testing.clock import START_S
-from rpcfw.testing.refusals import REFUSED
 from rpcfw.testing.timers import SimTimer, Timers
 
 DAY_S = 86_400
@@ -379,43 +378,3 @@ def test_the_limit_of_time_ends_a_run() -> None:
 
     with pytest.raises(Stuck, match=r"limit of 100 s has passed \(98 s after"):
         run(main, limit_s=100)
-
-
-# ---------------------------------------------------------------------------------------------- refusals
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_would_touch_the_real_world_is_refused_by_name(name: str) -> None:
-    async def main() -> None:
-        call: Any = getattr(asyncio.get_running_loop(), name)
-        await call(1, 2)
-
-    with pytest.raises(Unsimulated, match=f"^{name} has no place in a simulation: "):
-        run(main)
-
-
-def test_every_method_of_a_loop_is_either_simulated_or_refused() -> None:
-    public = [name for name in dir(asyncio.AbstractEventLoop) if not name.startswith("_")]
-    assert [
-        name for name in public if getattr(SimLoop, name) is getattr(asyncio.AbstractEventLoop, name)
-    ] == []
-
-
-@pytest.mark.parametrize("option", ["sock", "ssl"])
-@pytest.mark.parametrize("name", ["create_connection", "create_server", "create_datagram_endpoint"])
-def test_sockets_and_tls_are_refused(name: str, option: str) -> None:
-    async def main() -> None:
-        await getattr(asyncio.get_running_loop(), name)(
-            asyncio.Protocol, "orders", 7000, **{option: object()}
-        )
-
-    with pytest.raises(Unsimulated, match=rf"^{name}\({option}="):
-        run(main)
-
-
-def test_a_loop_without_a_network_says_how_to_get_one() -> None:
-    async def main() -> None:
-        await asyncio.open_connection("orders", 7000)
-
-    with pytest.raises(Unsimulated, match=r"loop\.network"):
-        run(main)
