@@ -77,7 +77,7 @@ class Session(asyncio.BufferedProtocol):
         self._on_open = on_open
         self._on_lost = on_lost
         self._handlers: Sequence[OnFrame] = ()
-        self._heard = False
+        self._heard_at = self._loop.time()
         self._frame_bytes = HEADER_BYTES  # as the last read brought them: tells how many the next one brings
         self._progress = 0
         self._progress_at = 0.0
@@ -204,7 +204,7 @@ class Session(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self.closed:  # TLS still delivers while it shuts down
             return
-        self._heard = True
+        self._heard_at = self._loop.time()
         self._spin.heard()
         reader = self._reader
         self.outbox.expect(nbytes // self._frame_bytes)
@@ -262,9 +262,7 @@ class Session(asyncio.BufferedProtocol):
     def _look(self) -> None:
         liveness, now = self._liveness, self._loop.time()
         assert liveness is not None
-        if self._heard:
-            self._heard = False
-            liveness.heard(now)
+        liveness.heard(self._heard_at)
         verdict = liveness.look(now)
         if verdict is Verdict.LOST:
             self.abort(f"no sign of life for {liveness.interval_s + liveness.timeout_s:g} s")

@@ -34,20 +34,18 @@ class Liveness:
         self._pinged_at = math.inf
         self.round_trip_s = math.nan
 
-    def heard(self, now: float) -> None:
-        """Bytes came from the peer: it lives, whatever they say."""
-        self._heard_at = now
-        if self._pinged_at != math.inf:
-            self.round_trip_s = now - self._pinged_at
+    def heard(self, at: float) -> None:
+        """Bytes came last at that time: the peer lived then, whatever they say. May be told late, and again."""
+        self._heard_at = max(at, self._heard_at)
+        if at >= self._pinged_at:
+            self.round_trip_s = at - self._pinged_at
             self._pinged_at = math.inf
 
     def look(self, now: float) -> Verdict:
         """What to do now. After PING the caller sends one; time out runs from here."""
         if self._pinged_at != math.inf:
             return Verdict.LOST if now >= self.next_look() else Verdict.QUIET
-        if (
-            now >= self.next_look()
-        ):  # the very sum: a difference may round to less, and be looked at again and again
+        if now >= self.next_look():  # the very sum: a difference may round to less, again and again
             self._pinged_at = now
             return Verdict.PING
         return Verdict.QUIET
