@@ -17,7 +17,7 @@ READY := .venv/.ready
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check fuzz bench test-all-pythons pythons build clean
+.PHONY: help demo test check fuzz sim bench test-all-pythons pythons build clean
 .PHONY: check-style check-format check-mypy check-pyright check-layers check-generated
 
 help: ## list these targets
@@ -93,6 +93,11 @@ check-generated: $(READY)
 
 fuzz: $(READY) ## N mutated frames through the server's parser (N=1000000)
 	@$(BIN)/python tests/fuzz/frames.py --frames $(N) $(ARGS)
+
+SEEDS ?= 1000
+JOBS ?= 2
+sim: $(READY) ## the contract of calls on a simulated network under faults, over SEEDS=1000 seeds, JOBS=2 at a time
+	@$(BIN)/python -m rpcfw sim run tests/sim/contract.py:scenario --seeds $(SEEDS) --jobs $(JOBS)
 
 bench: $(READY) ## calls per second and latency, beside raw uvloop in the same run
 	@$(BIN)/python -m benchmarks.first_look $(ARGS)
