@@ -40,6 +40,8 @@ class Endpoint:
         """Read a URL. Raises ValueError that names the URL and the mend."""
         if isinstance(url, Endpoint):
             return url
+        if not isinstance(url, str):
+            raise ValueError(f"{url!r} is not an endpoint: give each URL as an argument of its own")
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES:
             raise ValueError(

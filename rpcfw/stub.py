@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from rpcfw.call import Call, Handler, Metadata, check_timeout, pack_metadata, serving
-from rpcfw.errors import Code, RpcError
+from rpcfw.errors import Code, InterfaceError, RpcError
 from rpcfw.interface import REQUIRED, CallKind, MethodSpec, ServiceSpec, spec_of
 
 T = TypeVar("T")
@@ -140,6 +140,11 @@ def make_stub(interface: Callable[..., S], client: Caller) -> S:
     Raises InterfaceError when the class is not decorated with `@rpcfw.service`.
     """
     declared: Any = interface
+    if not isinstance(declared, type):
+        name = type(declared).__name__
+        raise InterfaceError(
+            f"a stub is made of a class, not of an instance: say stub({name}), without parentheses"
+        )
     stub: Any = _stub_class(declared)(client)
     return stub  # type: ignore[no-any-return]  # it has the interface's methods
 

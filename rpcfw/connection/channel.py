@@ -84,6 +84,7 @@ class Channel:
         self._connecting: asyncio.Task[ClientConnection] | None = None
         self._failures = 0
         self._retry_at = -math.inf
+        self._avoided_until = -math.inf
         self._last_failure = ""
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -92,8 +93,14 @@ class Channel:
 
     @property
     def available(self) -> bool:
-        """False while the endpoint is known to be out of reach."""
-        return bool(self._ready) or self._failures == 0 or asyncio.get_running_loop().time() >= self._retry_at
+        """False while it is not known to be in reach: just lost, failed a moment ago, or being connected to.
+
+        A balancer that can go elsewhere then does; who cannot may still call, and waits for the connection.
+        """
+        if self._ready:
+            return True
+        now = asyncio.get_running_loop().time()
+        return self._connecting is None and now >= self._retry_at and now >= self._avoided_until
 
     @property
     def in_flight(self) -> int:
@@ -215,6 +222,7 @@ class Channel:
             self._ready.remove(connection)
         if connection.session.closed:
             self._draining.discard(connection)
+            self._avoided_until = asyncio.get_running_loop().time() + self._shared.options.first_backoff_s
         else:
             self._draining.add(connection)
 
