@@ -1,4 +1,4 @@
-"""The `rpcfw` command: the arguments, options and help of every command.
+"""The `rpcfw` command: the arguments, options and help of every command, those of `rpcfw sim` excepted.
 
 What the commands do is in the modules beside this one, imported when one runs, so that help and completion are quick.
 """
@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 import rpcfw
+from rpcfw.cli import sim
 from rpcfw.cli.notation import DEFAULT_ENDPOINT
+from rpcfw.cli.options import DebugOption, JsonOption
 from rpcfw.cli.output import EXIT_CODES, EXIT_CODES_SHORT, reporting
 
 _ABOUT = "Typed RPC between Python services: serve, call, look, generate, compare."
@@ -37,8 +39,6 @@ EndpointOption = Annotated[
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=0.001, max=40_000, metavar="SECONDS", help="How long to wait.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs; errors too, on stderr.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 WidthOption = Annotated[
     int, typer.Option("--width", min=60, metavar="COLUMNS", help="Where lines are broken.")
 ]
@@ -325,6 +325,9 @@ def check(
         from rpcfw.cli.gen import check_versions
 
         check_versions(old, new, as_json=json)
+
+
+app.add_typer(sim.app, name="sim")
 
 
 def main() -> None:

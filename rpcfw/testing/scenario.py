@@ -69,9 +69,7 @@ class Played(NamedTuple):
         """The run in words and numbers, which need no simulation any more."""
         trace = self.simulation.trace
         error = None if self.error is None else in_words(self.error)
-        return Outcome(
-            self.simulation.seed, error, trace.digest(), trace.recorded, self.simulation.elapsed_s
-        )
+        return Outcome(self.simulation.seed, error, trace.digest(), trace.recorded, self.simulation.elapsed_s)
 
 
 def find(target: str) -> Scenario:
@@ -177,9 +175,7 @@ def _import(where: str) -> ModuleType:
         raise ScenarioError(f"{where} cannot be imported: {in_words(error).partition(chr(10))[0]}") from error
     found = Path(module.__file__ or "").resolve()
     if path is not None and found not in (path, path / "__init__.py"):
-        raise ScenarioError(
-            f"{where} cannot be imported: {name} is the name of {found} too; rename the file"
-        )
+        raise ScenarioError(f"{where} cannot be imported: {name} is the name of {found} too; rename the file")
     return module
 
 

@@ -1,7 +1,7 @@
 """One scenario with many seeds, in processes of their own: a sweep, and the proof that a seed says it all.
 
 Each process plays one seed after the other and is replaced when it dies, which is the outcome of the seed it played.
-What is played, and how, is in `scenario`. Swarms of seeds are FoundationDB's way to test (Zhou et al., 2021, section 4).
+What is played, and how, is in `scenario`. Swarms of seeds are FoundationDB's way to test (Zhou et al., 2021, 4).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rpcfw.testing.scenario import Outcome, ScenarioError, find, play
@@ -37,8 +38,7 @@ class Different(AssertionError):
 class Sweep:
     """The outcomes of a scenario with many seeds, as they come. Iterate over it once.
 
-    Leaving the iteration early ends the processes. What scenarios print is dropped: replay a seed to see it. The
-    processes are spawned, so a script that does this needs ``if __name__ == "__main__":``.
+    Leaving the iteration early ends the processes. What scenarios print is dropped: replay a seed to see it.
 
     Args:
         target: ``module:function`` or ``file.py:function``.
@@ -140,9 +140,7 @@ def _difference(target: str, seed: int) -> str:
         )
     lines = next((pair for pair in itertools.zip_longest(first, second) if pair[0] != pair[1]), None)
     where = "\n".join(f"  {line or '(no more events)'}" for line in lines or ["(among events not kept)"])
-    return (
-        f"The first difference:\n{where}\nLook there for sets of strings, the wall clock, and chance without a seed."
-    )
+    return f"The first difference:\n{where}\nLook there for sets of strings, the wall clock, and chance without a seed."
 
 
 class _Player:
@@ -156,7 +154,7 @@ class _Player:
         self._process = context.Process(
             target=_serve, args=(theirs, target, trace), name=f"rpcfw sim {target}", daemon=True
         )
-        with _environment("PYTHONHASHSEED", hash_seed):
+        with _starting(hash_seed):
             self._process.start()
         theirs.close()
         self._ready = False
@@ -206,25 +204,30 @@ class _Player:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if not self._ready:
             raise RuntimeError(
-                f"a process died before it could play {self._target} ({how}); stderr says more. In a script, "
-                'keep what starts a sweep under `if __name__ == "__main__":`'
+                f"a process died before it could play {self._target} ({how}); stderr says more"
             )
         return Outcome(self.seed, f"the process that played it died: {how}", "", 0, 0.0)
 
 
 @contextlib.contextmanager
-def _environment(name: str, value: str | None) -> Iterator[None]:
-    """A variable for the processes that are started within; none when the value is None."""
-    before = os.environ.get(name)
-    if value is not None:
-        os.environ[name] = value
+def _starting(hash_seed: str | None) -> Iterator[None]:
+    """While processes start: with that PYTHONHASHSEED, if any, and without the script that runs here.
+
+    A spawned process imports the script of its parent, which would start the sweep again unless the script is guarded;
+    nothing of it is needed.
+    """
+    script, before = sys.modules["__main__"], os.environ.get("PYTHONHASHSEED")
+    sys.modules["__main__"] = ModuleType("__main__")
+    if hash_seed is not None:
+        os.environ["PYTHONHASHSEED"] = hash_seed
     try:
         yield
     finally:
-        if value is not None:
-            os.environ.pop(name)
+        sys.modules["__main__"] = script
+        if hash_seed is not None:
+            del os.environ["PYTHONHASHSEED"]
             if before is not None:
-                os.environ[name] = before
+                os.environ["PYTHONHASHSEED"] = before
 
 
 def _serve(connection: Connection, target: str, trace: str | None) -> None:

@@ -142,7 +142,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        self._timers.cancelled()
+        if handle._scheduled:  # type: ignore[attr-defined]  # not one that has run, or is about to
+            self._timers.cancelled()
 
     # ------------------------------------------------------------------------------------------------ hosts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, cast, Protocol
+from typing import Any, Protocol, cast
 
 import pytest
 
