@@ -168,6 +168,8 @@ class ClientConnection:
         except asyncio.CancelledError:
             self._give_up(stream, Code.CANCELLED)
             raise
+        finally:
+            del future  # which has the error, whose traceback has this frame: a circle
 
     async def _unusual_call(
         self, call: Call, codec: MethodCodec, stream: int, head: tuple[int, int, int], body: Encoded

@@ -98,6 +98,7 @@ class ClientStreams:
             self._give_up(stream, Code.CANCELLED, None)
             raise
         finally:
+            del future  # which has the error, whose traceback has this frame
             await _end(pump)
 
     def stop(self, stream: int) -> None:

@@ -111,6 +111,19 @@ else:
 """Runs a handler: takes the coroutine, `loop` and `name`."""
 
 
+def end_process(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
+    """Raise what a handler ends the process with from the loop itself.
+
+    An eager task begins within the read that brought its request, where uvloop takes whatever is raised for the end of
+    that link alone.
+    """
+    loop.call_soon(_raise, error)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
 def task_starter(loop: asyncio.AbstractEventLoop) -> Callable[..., Task[Any]]:
     """How handlers are started on a loop: `start_task`, unless the loop brings its own way as simulated ones do."""
     starter: Callable[..., Task[Any]] = getattr(loop, "start_task", start_task)

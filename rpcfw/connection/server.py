@@ -16,7 +16,7 @@ from typing import Any
 from rpcfw.call import Call, enter_call, unpack_metadata
 from rpcfw.codec import Encoded
 from rpcfw.connection.deadlines import Deadlines
-from rpcfw.connection.exchange import Entry, Load, ServerExchange, Table, task_starter
+from rpcfw.connection.exchange import Entry, Load, ServerExchange, Table, end_process, task_starter
 from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.resources import Resources
 from rpcfw.connection.server_replies import ReplySender, unsendable
@@ -298,7 +298,9 @@ class ServerConnection:
                         self._replies.send_unusual(exchange, stream, body)
             except BaseException as error:
                 self._replies.send_failure(exchange, stream, error)
-                if not isinstance(error, Exception | asyncio.CancelledError):
+                if isinstance(error, SystemExit | KeyboardInterrupt):
+                    end_process(self._loop, error)
+                elif not isinstance(error, Exception | asyncio.CancelledError):
                     raise
             if exchange.held:
                 await self._replies.until_sent(exchange, stream)

@@ -72,7 +72,10 @@ class Spin:
         elif self._pause:
             self._pause -= 1
         elif self._turns:
-            self._loop = asyncio.get_running_loop()
+            try:
+                self._loop = asyncio.get_running_loop()
+            except RuntimeError:
+                return  # between two runs of the loop, where a stream was dropped
             self._active, self._left, self._heard, self._long_yields = True, self._turns + 1, 0, 0
             self._loop.call_soon(self._turn, context=self._context)
 

@@ -261,14 +261,22 @@ class ItemReceiver:
                     if granted and not self._ended:
                         self._grant(granted)
                 if self._ended:
-                    if self._error is not None:
-                        raise self._error
+                    self._raise_once()
                     return
                 self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
         finally:
             if not self._ended:
                 self._abandon()
+
+    def _raise_once(self) -> None:
+        """Raise the error, if there is one, and forget it: its traceback will have frames that have this receiver."""
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
 
     def _wake(self) -> None:
         if self._waiter is not None:

@@ -67,7 +67,10 @@ class Retry:
                 try:
                     return await handler(call)
                 except RpcError as error:
-                    await self._wait_or_raise(call, error, attempt, None)
+                    wait_s = self._wait_s(call, error, attempt, None)
+                    if wait_s is None:
+                        raise
+                await asyncio.sleep(wait_s)
                 attempt += 1
 
         return retry
@@ -81,7 +84,10 @@ class Retry:
                 result = await handler(call)
                 break
             except RpcError as error:
-                await self._wait_or_raise(call, error, attempt, source)
+                wait_s = self._wait_s(call, error, attempt, source)
+                if wait_s is None:
+                    raise
+            await asyncio.sleep(wait_s)
             attempt += 1
         return self._items(handler, call, result, attempt, source) if kind.streams_out else result
 
@@ -98,28 +104,30 @@ class Retry:
                     yield item
                 return
             except RpcError as error:
-                if delivered:
+                wait_s = None if delivered else self._wait_s(call, error, attempt, source)
+                if wait_s is None:
                     raise
-                await self._wait_or_raise(call, error, attempt, source)
             finally:
                 if items is not None:
                     await items.aclose()
+            await asyncio.sleep(wait_s)
             items = None
             attempt += 1
 
-    async def _wait_or_raise(self, call: Call, error: RpcError, attempt: int, source: _Source | None) -> None:
+    def _wait_s(self, call: Call, error: RpcError, attempt: int, source: _Source | None) -> float | None:
+        """How long to wait before the next attempt; None when there is to be none."""
         safe = error.executed is False or (call.method.idempotent and error.code is Code.UNAVAILABLE)
         if attempt >= self._attempts or error.code not in _RETRIED or not safe:
-            raise error
+            return None
         if source is not None and source.begun:
-            raise error
+            return None
         wait_s, least_s = 0.0, _least_wait_s(error)
         if attempt > 1 or error.code is Code.RESOURCE_EXHAUSTED or least_s:
             wait_s = self._rng.uniform(0, min(self._max_wait_s, self._first_wait_s * 2 ** (attempt - 1)))
         wait_s += least_s
         if least_s > self._max_wait_s or call.remaining_s(asyncio.get_running_loop()) <= wait_s:
-            raise error
-        await asyncio.sleep(wait_s)
+            return None
+        return wait_s
 
 
 class _Source:

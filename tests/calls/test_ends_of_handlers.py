@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+
+import pytest
+import uvloop
 
 import rpcfw
 from tests.calls.place import Place
 from tests.calls.virtual import virtual_time
+
+TURNS_TO_LEAVE = 10
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 @rpcfw.service
@@ -23,6 +30,9 @@ class Keeper:
             self.cleaned.append("begun")
             await asyncio.sleep(1)
             self.cleaned.append("ended")
+
+    async def leave(self) -> None:
+        raise SystemExit(3)
 
     async def number(self) -> int:
         return 7
@@ -62,3 +72,24 @@ async def test_a_task_that_outlives_its_handler_does_not_inherit_the_deadline() 
     assert keeper.later is not None
     assert await keeper.later == 7
     await place.close()
+
+
+@pytest.mark.parametrize(
+    "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+def test_a_handler_may_end_the_process_and_not_only_its_connection(new_loop: LoopFactory) -> None:
+    place = Place("tcp")
+
+    async def main() -> None:
+        keeper = place.connect(await place.serve(Keeper()), middleware=[]).stub(Keeper)
+        assert await keeper.number() == 7
+        await asyncio.gather(keeper.leave(), return_exceptions=True)
+        for _ in range(TURNS_TO_LEAVE):
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        try:
+            with pytest.raises(SystemExit):
+                runner.run(main())
+        finally:
+            runner.run(place.close())

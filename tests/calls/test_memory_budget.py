@@ -210,6 +210,24 @@ async def test_items_that_no_handler_takes_are_refused_beyond_the_budget(opened:
     assert await yard.is_free()
 
 
+async def test_items_for_which_the_reader_had_no_memory_leave_no_trace(opened: Open) -> None:
+    yard = await opened(MB // 10)
+    peer = await yard.peer()
+    peer.write(peer.request("take_later", {}, flags=0))
+    data = msgpack.packb([bytes(ITEM_BYTES)])
+    for _ in range(2):  # the second comes to a stream that has failed already
+        peer.write(
+            frame(CHUNK, 0, 0, 1, len(data), data[:150_000]) + frame(ITEMS, 0, 0, 1, 1, data[150_000:])
+        )
+    peer.write(peer.request("nothing", {}))
+    assert await peer.reply(2) is None
+    for connection in yard.server._connections:
+        assert not connection.session.refused
+    yard.service.gate.set()
+    with pytest.raises(RpcError, match="an item found no memory"):
+        await peer.reply(1)
+
+
 async def test_credit_comes_back_when_a_handler_takes_items_and_not_before(opened: Open) -> None:
     yard = await opened(MB)
     peer = await unread_items(yard, "take_later", 1, bytes(ITEM_BYTES))

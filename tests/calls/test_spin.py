@@ -144,6 +144,10 @@ async def test_zero_turns_never_spin_and_fewer_are_refused(core: Core) -> None:
         Spin(-1)
 
 
+def test_a_write_while_no_loop_runs_is_no_reason_to_spin() -> None:
+    write(Spin(TURNS), FIRST_PAUSE + 1)
+
+
 async def _calls(endpoint: str, *, turns: int) -> None:
     limits, options = rpcfw.Limits(spin_turns=turns), rpcfw.ConnectionOptions(spin_turns=turns)
     transports = default_transports()

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from rpcfw import Call, CallKind, Client, Handler, RpcError, spec_of
+from rpcfw import Call, CallKind, Client, ConnectionOptions, Handler, RpcError, spec_of
 from tests.calls.conftest import Served
 from tests.calls.contract import Contract, Service, Step
 from tests.calls.place import Place, assert_idle, assert_unused, connection_of, in_flight, until
@@ -148,6 +148,26 @@ def test_a_stream_dropped_after_the_end_of_its_loop_makes_no_complaint() -> None
         stream = runner.run(ask_and_leave())
     del stream
     gc.collect()  # what a finalizer raises here fails the test
+
+
+def test_a_stream_dropped_between_two_runs_of_its_loop_is_given_up_on_both_sides() -> None:
+    place = Place("tcp")
+
+    async def ask_and_pause() -> AsyncIterator[Any]:
+        server = await place.serve(Service())
+        client = place.connect(server, middleware=[], options=ConnectionOptions(spin_turns=10))
+        stream = await ask(client, "out", Step.WAIT)
+        for _ in range(3):
+            await client.stub(Contract).nothing()
+        client._shared.resources.spin._pause = 0  # the next write would begin to look out for frames
+        return stream
+
+    with asyncio.Runner() as runner:
+        stream = runner.run(ask_and_pause())
+        del stream
+        gc.collect()
+        runner.run(until(lambda: place.servers[0].running == 0))
+        runner.run(place.close())
 
 
 # ---------------------------------------------------------------------------------------------- half read

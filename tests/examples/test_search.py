@@ -385,7 +385,8 @@ async def test_the_demo_loses_no_call_and_prints_its_tables() -> None:
     ):
         assert sum(event in line for line in lines) == 1, said
     (killed,) = (line for line in lines if line.startswith("b  tcp://"))
-    assert "  0 ( 0.0 %) " in killed
+    while_down = int(killed.split(")")[1].split("(")[0])
+    assert while_down <= 3, f"only replies that were on their way come from a server that is down: {killed}"
 
 
 async def test_the_demo_ends_with_its_servers_when_it_is_told_to() -> None:
