@@ -222,10 +222,10 @@ def _play_seeds(item: pytest.Function, test: Callable[..., Any], arguments: Mapp
 
 
 def _play(item: pytest.Function, test: Callable[..., Any], arguments: Mapping[str, Any], seed: int) -> None:
-    from rpcfw.testing.scenario import repeatable
     from rpcfw.testing.simulation import Simulation
+    from rpcfw.testing.virtual import steady_garbage
 
-    with repeatable(seed):
+    with steady_garbage():
         simulation = item.stash[_played] = Simulation(seed)
         given = {**arguments, _SIMULATION: simulation}
         if inspect.iscoroutinefunction(test):

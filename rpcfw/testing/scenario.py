@@ -11,7 +11,6 @@ import dataclasses
 import gc
 import importlib
 import inspect
-import random
 import sys
 import sysconfig
 import traceback
@@ -100,7 +99,7 @@ def find(target: str) -> Scenario:
 
 def play(scenario: Scenario, seed: int) -> Played:
     """Play a scenario to its end with one seed. What it raises is in the result; KeyboardInterrupt passes."""
-    with repeatable(seed):
+    with steady_garbage():
         simulation = Simulation(seed)
         try:
             simulation.run(scenario)
@@ -109,18 +108,6 @@ def play(scenario: Scenario, seed: int) -> Played:
         except BaseException as error:  # pytest.fail and SystemExit are failures as well
             return Played(simulation, error)
     return Played(simulation, None)
-
-
-@contextlib.contextmanager
-def repeatable(seed: int) -> Iterator[None]:
-    """Let a run depend on its seed alone, as far as one process can: chance of the `random` module, and garbage."""
-    before = random.getstate()
-    with steady_garbage():
-        random.seed(f"{seed}/random")
-        try:
-            yield
-        finally:
-            random.setstate(before)
 
 
 @contextlib.contextmanager

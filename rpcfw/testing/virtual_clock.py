@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from rpcfw.testing.clock import START_S
 from rpcfw.testing.loop import SimLoop
-from rpcfw.testing.scenario import repeatable
+from rpcfw.testing.virtual import steady_garbage
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ class VirtualClock:
     """Time that passes only by being waited for.
 
     Args:
-        seed: of chance, if code on the loop draws any.
+        seed: of the chance that rpcfw draws on the loop, such as that of retries.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -36,7 +36,7 @@ class VirtualClock:
         Raises:
             Stuck: it waits for what never happens.
         """
-        with repeatable(self.loop.seed):
+        with steady_garbage():
             return self.loop.run_until_complete(main())
 
     def close(self) -> None:

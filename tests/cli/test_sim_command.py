@@ -18,7 +18,7 @@ from rpcfw.testing.scenario import Outcome
 from tests.cli.conftest import Rpcfw, Start
 
 SCENARIOS = """
-import asyncio
+import asyncio, os
 
 async def passes(simulation):
     simulation.host("orders")
@@ -33,7 +33,10 @@ async def fails(simulation):
     assert simulation.seed % 4 != 2, "two too many"
 
 async def hangs(simulation):
-    open("fifo").read()
+    with open("fifo") as fifo, open("pid", "w") as file:
+        file.write(str(os.getpid()))
+        file.close()
+        fifo.read()
 """
 
 
@@ -156,6 +159,16 @@ def test_ctrl_c_ends_a_scenario_that_hangs_and_tells_its_seed(start: Start, fold
         running.signal(signal.SIGINT)
         assert running.code() == 130
     assert running.text == "interrupted after 0 seeds and 0 violations, in seeds 3"
+
+
+def test_ctrl_c_of_the_terminal_is_left_to_the_command(start: Start, folder: Path) -> None:
+    for name in ("fifo", "pid"):
+        os.mkfifo(folder / name)
+    running = start("sim", "run", "cluster.py:hangs", "--seeds", "1")
+    with (folder / "fifo").open("w"), (folder / "pid").open() as pid:
+        os.kill(int(pid.readline()), signal.SIGINT)  # as a terminal does to every process
+    assert running.code() == 0
+    assert running.text.endswith("seeds 1, violations 0")
 
 
 def test_the_help_has_examples_and_exit_codes(rpcfw: Rpcfw) -> None:

@@ -38,7 +38,8 @@ _SHIM = """\
 import rpcfw.cli.notation
 rpcfw.cli.notation.DEFAULT_ENDPOINT = "tcp://127.0.0.1:{port}"
 from rpcfw.cli.main import main
-main()
+if __name__ == "__main__":  # not in the processes that `rpcfw sim` spawns
+    main()
 """
 """The command, with another default port: two runs of the suite may meet on one machine."""
 

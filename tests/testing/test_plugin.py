@@ -228,6 +228,26 @@ def test_plain(virtual_clock):
     result.assert_outcomes(passed=2)
 
 
+def test_what_a_test_leaves_on_the_virtual_clock_is_ended(session: Session) -> None:
+    result = session(
+        """
+async def lasts():
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(3600)
+        print("ended")
+
+async def test_it(virtual_clock):
+    left = asyncio.create_task(lasts())
+    await asyncio.sleep(1)
+""",
+        "-s",
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*ended"])
+
+
 def test_a_service_in_memory_runs_on_the_loop_of_the_test(session: Session) -> None:
     result = session(
         """
