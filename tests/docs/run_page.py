@@ -30,7 +30,7 @@ from pathlib import Path
 from tests.docs.pages import ROOT, Block, blocks_of, matches
 
 _PORTS = re.compile(r"(?<=:)7\d{3}\b")
-_LIMIT_S = 30.0
+_LIMIT_S = 60.0
 """A page that takes longer hangs. Generous: it ends what would not end."""
 
 _SHIM = """\
