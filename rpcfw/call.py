@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgpack
 import msgspec
@@ -46,6 +46,53 @@ class Exchange(Protocol):
         """Send these with the reply. Later calls add to and overwrite earlier ones."""
 
 
+class Note(NamedTuple):
+    """One decision about a call.
+
+    Attributes:
+        at: seconds of the loop's clock.
+        who: the part that decided: ``retry``, ``router``, ``balancer``, ``breaker`` ...
+        what: what it decided, and why, in words.
+    """
+
+    at: float
+    who: str
+    what: str
+
+
+class Route:
+    """Client side: the way one call takes through the nodes. Calls that are retried, steered or explained have one.
+
+    Give one to a call to learn afterwards who decided what: ``rpcfw.with_options(stub, route=route)``, then print it.
+
+    Attributes:
+        tried: addresses of nodes that the call was given to, in order; other ones are preferred for its next attempt.
+        pinned: the address of the only node that may take it, or None.
+        every: whether each node is to take it (broadcast); its result is then a list of (address, result or exception).
+        notes: who decided what.
+    """
+
+    __slots__ = ("every", "notes", "pinned", "tried")
+
+    def __init__(self, *, pinned: str | None = None, every: bool = False) -> None:
+        self.tried: list[str] = []
+        self.pinned = pinned
+        self.every = every
+        self.notes: list[Note] = []
+
+    def note(self, at: float, who: str, what: str) -> None:
+        """Note a decision."""
+        self.notes.append(Note(at, who, what))
+
+    def __str__(self) -> str:
+        """A line for each decision, with milliseconds since the first."""
+        start = self.notes[0].at if self.notes else 0.0
+        width = max((len(note.who) for note in self.notes), default=0)
+        return "\n".join(
+            f"{(note.at - start) * 1000:9.3f} ms  {note.who:<{width}}  {note.what}" for note in self.notes
+        )
+
+
 class Call(msgspec.Struct, frozen=True, eq=False):
     """One call, the same on both sides of the wire.
 
@@ -56,6 +103,7 @@ class Call(msgspec.Struct, frozen=True, eq=False):
         metadata_bytes: the metadata as it crosses the wire, read through `metadata`.
         reply_metadata: client side: a dict to fill with what the server sends back, if the caller asked for it.
         exchange: server side: the call in progress, else None.
+        route: client side: its way through the nodes, if anybody needs to know; see `Route`.
     """
 
     method: MethodSpec
@@ -64,6 +112,7 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     metadata_bytes: bytes = b""
     reply_metadata: dict[str, str | bytes] | None = None
     exchange: Exchange | None = None
+    route: Route | None = None
 
     @property
     def metadata(self) -> Metadata:

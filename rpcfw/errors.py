@@ -53,6 +53,7 @@ class RpcError(Exception):
         origin: who says so; see `Origin`.
         executed: False when the handler surely never ran (safe to send again), None when nobody can know,
             True when it ran.
+        endpoint: the address of the node that the call was given to last, where several were to choose from.
         remote_traceback: the other side's traceback, only from a server in dev mode.
     """
 
@@ -71,6 +72,7 @@ class RpcError(Exception):
         self.details: dict[str, Any] = details or {}
         self.origin = origin
         self.executed = executed
+        self.endpoint = ""
         self.remote_traceback: str | None = None
 
     def __str__(self) -> str:

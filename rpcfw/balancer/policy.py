@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from rpcfw.balancer.statistics import Statistics
 from rpcfw.call import Call, Handler
 from rpcfw.endpoint import Endpoint
 
 
 class Node(Protocol):
-    """One endpoint as a balancer sees it."""
+    """One endpoint as a balancer or a router sees it. The same object for as long as the endpoint is known."""
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where it is."""
+        """Where it is; `endpoint.address` identifies it."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Of the service it offers, as the registry says; empty where none does."""
+        ...
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Zone, tag and whatever else was registered."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """Its share of calls now, beside those of the others: what was registered, less while it warms up. 0: none."""
         ...
 
     @property
@@ -28,14 +44,27 @@ class Node(Protocol):
         ...
 
     @property
+    def statistics(self) -> Statistics:
+        """How its calls went lately."""
+        ...
+
+    @property
+    def reported(self) -> Mapping[str, float]:
+        """What its last heartbeat said: ``running`` handlers, ``lag_s`` of its event loop; empty before the first."""
+        ...
+
+    @property
     def handler(self) -> Handler:
         """Where its calls go."""
         ...
 
 
 class Balancer(Protocol):
-    """Picks a node for each call. One object serves one client."""
+    """Picks a node for each call. One object serves one client and all services it calls."""
 
     def pick(self, nodes: Sequence[Node], call: Call) -> Node:
-        """One of `nodes`, which is never empty."""
+        """One of `nodes`, which is never empty. All of them are worth trying.
+
+        The sequence is the same object as long as nothing has changed, so a policy may keep what it derives from it.
+        """
         ...
