@@ -8,8 +8,10 @@ Serve an implementation with `serve` or ``rpcfw run``; call it through `connect`
 """
 
 from rpcfw.blocking import BlockingClient, BlockingStub
-from rpcfw.call import Call, Handler, Metadata, Middleware, current_call, set_reply_metadata
+from rpcfw.call import Call, Handler, Metadata, Middleware, Route, current_call, set_reply_metadata
 from rpcfw.client import Client, connect
+from rpcfw.cluster.events import Event, EventKind
+from rpcfw.cluster.options import ClusterOptions
 from rpcfw.connection.channel import ConnectionOptions
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, InterfaceError, Origin, RpcError, ServiceError
@@ -24,6 +26,8 @@ from rpcfw.interface import (
     service,
     spec_of,
 )
+from rpcfw.membership import Membership, register
+from rpcfw.registry import Registration, Registry, open_registry
 from rpcfw.server import Limits, Server, serve
 from rpcfw.skeleton import Skeleton
 from rpcfw.stub import Stub, with_options
@@ -38,17 +42,24 @@ __all__ = [
     "Call",
     "CallKind",
     "Client",
+    "ClusterOptions",
     "Code",
     "ConnectionOptions",
     "Endpoint",
+    "Event",
+    "EventKind",
     "Handler",
     "InterfaceError",
     "Limits",
+    "Membership",
     "Metadata",
     "MethodSpec",
     "Middleware",
     "Origin",
     "Parameter",
+    "Registration",
+    "Registry",
+    "Route",
     "RpcError",
     "Server",
     "ServiceError",
@@ -62,6 +73,8 @@ __all__ = [
     "idempotent",
     "local",
     "method",
+    "open_registry",
+    "register",
     "serve",
     "service",
     "set_reply_metadata",

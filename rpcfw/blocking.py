@@ -20,12 +20,15 @@ from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 from rpcfw.balancer import Balancer
-from rpcfw.call import Metadata, Middleware
+from rpcfw.call import Metadata, Middleware, Route
 from rpcfw.client import DEFAULT_TIMEOUT_S, Client
+from rpcfw.client import connect as connect_async
+from rpcfw.cluster.options import ClusterOptions
 from rpcfw.connection.channel import ConnectionOptions
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.interface import MethodSpec, ServiceSpec, spec_of
+from rpcfw.registry import Registry
 from rpcfw.stub import Stub, bind_arguments
 from rpcfw.transport import Transport
 
@@ -144,11 +147,12 @@ class BlockingStub:
         timeout_s: float | None = None,
         metadata: Metadata | None = None,
         reply_metadata: dict[str, str | bytes] | None = None,
+        route: Route | None = None,
     ) -> Self:
         """A copy of this stub whose calls carry these options; see `Stub.with_options`."""
         stub = copy.copy(self)
         stub._stub = self._stub.with_options(
-            timeout_s=timeout_s, metadata=metadata, reply_metadata=reply_metadata
+            timeout_s=timeout_s, metadata=metadata, reply_metadata=reply_metadata, route=route
         )
         return stub
 
@@ -300,25 +304,27 @@ def _method(method: MethodSpec) -> Callable[..., Any]:
 
 
 def connect(
-    *endpoints: str | Endpoint,
+    *servers: str | Endpoint | Registry,
     timeout_s: float | None = DEFAULT_TIMEOUT_S,
     balancer: Balancer | None = None,
     middleware: Sequence[Middleware] | None = None,
     options: ConnectionOptions | None = None,
     transports: Mapping[str, Transport] | None = None,
+    cluster: ClusterOptions | None = None,
 ) -> BlockingClient:
-    """A blocking client of the given endpoints; the arguments are those of `rpcfw.connect`.
+    """A blocking client of the given servers; the arguments are those of `rpcfw.connect`.
 
     with rpcfw.blocking.connect("tcp://127.0.0.1:7000") as client:
         orders = OrdersBlockingStub(client)
     """
     return BlockingClient(
-        Client(
-            endpoints,
+        connect_async(
+            *servers,
             timeout_s=timeout_s,
             balancer=balancer,
             middleware=middleware,
             options=options,
             transports=transports,
+            cluster=cluster,
         )
     )

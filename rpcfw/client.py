@@ -1,19 +1,24 @@
-"""The client: endpoints, middleware and a balancer wired into one handler, and the lifetime of all of it."""
+"""The client: endpoints or a registry, middleware and a balancer wired into one handler, and the lifetime of it all."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
-from rpcfw.balancer import Balancer, RoundRobin
-from rpcfw.call import Call, Handler, Middleware, chain, check_timeout
+from rpcfw.balancer import Balancer, PowerOfTwo
+from rpcfw.call import Handler, Middleware, chain, check_timeout
 from rpcfw.chance import new_rng
+from rpcfw.cluster.cluster import Cluster
+from rpcfw.cluster.node import Node
+from rpcfw.cluster.options import ClusterOptions
 from rpcfw.connection.channel import Channel, ConnectionOptions, Shared
 from rpcfw.connection.datagram import DatagramChannel
 from rpcfw.endpoint import Endpoint
+from rpcfw.interface import spec_of
 from rpcfw.middleware import Retry
+from rpcfw.registry import Registry, is_registry_url, open_registry
 from rpcfw.stub import make_stub, wrong_loop
 from rpcfw.transport import Transport, default_transports
 
@@ -22,38 +27,46 @@ DEFAULT_TIMEOUT_S = 10.0
 
 
 class Client:
-    """Makes calls to one or more endpoints that serve the same services. Use it as ``async with``.
+    """Makes calls to the servers at one or more endpoints, or to those that a registry lists. Use it as ``async with``.
 
     Connections are opened by the first calls. A client belongs to the event loop that first uses it; it may be shared
     by all tasks of that loop. Leaving the ``async with`` closes the connections and fails calls still in progress.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a client is made of, one each
         self,
-        endpoints: Sequence[str | Endpoint],
+        source: Registry | Sequence[str | Endpoint],
         *,
         timeout_s: float | None = DEFAULT_TIMEOUT_S,
         balancer: Balancer | None = None,
         middleware: Sequence[Middleware] | None = None,
         options: ConnectionOptions | None = None,
         transports: Mapping[str, Transport] | None = None,
+        cluster: ClusterOptions | None = None,
     ) -> None:
-        if not endpoints:
-            raise ValueError("a client needs at least one endpoint, such as tcp://127.0.0.1:7000")
         check_timeout(timeout_s, "Client")
         self.timeout_s = timeout_s
         rng = new_rng()
         self._transports = dict(transports or default_transports())
-        self._shared = Shared(options or ConnectionOptions(), rng)
-        self._channels = [self._channel(Endpoint.parse(endpoint)) for endpoint in endpoints]
-        self._balancer = balancer or RoundRobin()
-        wrapped = [Retry(rng=rng)] if middleware is None else middleware
-        bottom = self._channels[0].handler if len(self._channels) == 1 else self._balanced
-        self._handler = chain(wrapped, bottom)
+        self._own_registry: Registry | None = None
+        found = self._found(source)
+        self._sole: Channel | DatagramChannel | None = None
+        self._cluster: Cluster | None = None
+        options = options or ConnectionOptions()
+        self._shared = Shared(options, rng)
+        if isinstance(found, list) and len(found) == 1 and cluster is None:
+            self._sole = self._channel(found[0])
+            bottom: Handler = self._sole.handler
+        else:
+            self._cluster = Cluster(
+                found, balancer or PowerOfTwo(), cluster or ClusterOptions(), self._shared, self._transports
+            )
+            bottom = self._cluster.handler
+        self._handler = chain([Retry(rng=rng)] if middleware is None else middleware, bottom)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
-        return f"<Client of {', '.join(channel.endpoint.address for channel in self._channels)}>"
+        return f"<Client of {self._cluster if self._sole is None else self._sole.endpoint.address}>"
 
     @property
     def handler(self) -> Handler:
@@ -61,9 +74,26 @@ class Client:
         return self._handler
 
     @property
-    def nodes(self) -> tuple[Channel | DatagramChannel, ...]:
-        """The endpoints with their state, as the balancer sees them."""
-        return tuple(self._channels)
+    def nodes(self) -> tuple[Node | Channel | DatagramChannel, ...]:
+        """The endpoints with their state, as the balancer sees them, of the services called so far."""
+        if self._sole is not None:
+            return (self._sole,)
+        assert self._cluster is not None
+        return self._cluster.nodes
+
+    @property
+    def channels(self) -> tuple[Channel | DatagramChannel, ...]:
+        """The connections to each endpoint, whatever is called there."""
+        if self._sole is not None:
+            return (self._sole,)
+        assert self._cluster is not None
+        return tuple(peer.channel for peer in self._cluster.peers)
+
+    def watch(self, interface: type) -> None:
+        """Find and connect to the servers of an interface now, and not only when it is first called."""
+        self.attach()
+        if self._cluster is not None:
+            self._cluster.watch(spec_of(interface).name)
 
     def stub(self, interface: Callable[..., S]) -> S:
         """A stub of an interface, typed as the interface, without a generated file."""
@@ -80,7 +110,12 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections. Calls in progress fail with UNAVAILABLE. May be called again."""
-        await asyncio.gather(*(channel.close() for channel in self._channels))
+        if self._sole is not None:
+            await self._sole.close()
+        if self._cluster is not None:
+            await self._cluster.close()
+        if self._own_registry is not None:
+            await self._own_registry.close()
 
     async def __aenter__(self) -> Self:
         self.attach()
@@ -91,49 +126,72 @@ class Client:
     ) -> None:
         await self.close()
 
-    def _balanced(self, call: Call) -> Awaitable[Any]:
-        return self._balancer.pick(self._channels, call).handler(call)
+    def _found(self, source: Registry | Sequence[str | Endpoint]) -> Registry | list[Endpoint]:
+        """The registry, or the endpoints, that a client is made of."""
+        if not isinstance(source, Sequence):
+            return source
+        urls = [text for text in source if isinstance(text, str) and is_registry_url(text)]
+        if urls and len(source) > 1:
+            raise ValueError(f"{urls[0]!r} is a registry: give it alone, or give endpoints only")
+        if urls:
+            self._own_registry = open_registry(urls[0])
+            return self._own_registry
+        if not source:
+            raise ValueError(
+                "a client needs an endpoint, such as tcp://127.0.0.1:7000, or a registry, such as zeroconf://"
+            )
+        endpoints = [Endpoint.parse(endpoint) for endpoint in source]
+        for endpoint in endpoints:
+            if endpoint.scheme not in self._transports and endpoint.scheme != "udp":
+                known = ", ".join(f"{scheme}://" for scheme in sorted([*self._transports, "udp"]))
+                raise ValueError(
+                    f"{endpoint} needs a transport for {endpoint.scheme}://; this client has {known}"
+                )
+        return endpoints
 
     def _channel(self, endpoint: Endpoint) -> Channel | DatagramChannel:
         if endpoint.scheme == "udp":
             return DatagramChannel(endpoint)
-        if endpoint.scheme not in self._transports:
-            known = ", ".join(f"{scheme}://" for scheme in sorted([*self._transports, "udp"]))
-            raise ValueError(
-                f"{endpoint} needs a transport for {endpoint.scheme}://; this client has {known}"
-            )
         return Channel(endpoint, self._transports[endpoint.scheme], self._shared)
 
 
 def connect(
-    *endpoints: str | Endpoint,
+    *servers: str | Endpoint | Registry,
     timeout_s: float | None = DEFAULT_TIMEOUT_S,
     balancer: Balancer | None = None,
     middleware: Sequence[Middleware] | None = None,
     options: ConnectionOptions | None = None,
     transports: Mapping[str, Transport] | None = None,
+    cluster: ClusterOptions | None = None,
 ) -> Client:
-    """A client of the given endpoints; nothing is opened before the first call.
+    """A client of the given servers; nothing is opened before the first call.
 
         async with rpcfw.connect("tcp://127.0.0.1:7000") as client:
             orders = client.stub(Orders)
 
     Args:
-        endpoints: URLs of servers that serve the same services.
+        servers: one registry, by URL or as an object, or the endpoints of servers that serve the same services. A
+            registry given by URL is closed with the client, one given as an object is not.
         timeout_s: for unary calls where neither the interface nor the caller says otherwise; None for no limit.
-        balancer: picks the endpoint of each call; round robin unless given.
+        balancer: picks the node of each call; `PowerOfTwo` unless given.
         middleware: wraps every call, the first outermost; `Retry()` unless given.
         options: how connections are kept, and sizes.
-        transports: by scheme; the standard ones unless given.
+        transports: by scheme; the standard ones unless given. A registry cannot lead to any other: a client that is
+            given only ``tls`` never speaks without it.
+        cluster: how several nodes are watched and chosen. A single endpoint is called without any of it unless given.
 
     Raises:
-        ValueError: an endpoint cannot be read.
+        ValueError: an endpoint or the URL of a registry cannot be read.
     """
+    registries = [server for server in servers if not isinstance(server, str | Endpoint | list | tuple)]
+    if registries and len(servers) > 1:
+        raise ValueError(f"{registries[0]!r} is a registry: give it alone, or give endpoints only")
     return Client(
-        endpoints,
+        registries[0] if registries else servers,  # type: ignore[arg-type]  # told apart above
         timeout_s=timeout_s,
         balancer=balancer,
         middleware=middleware,
         options=options,
         transports=transports,
+        cluster=cluster,
     )

@@ -14,7 +14,7 @@ from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
-from rpcfw.call import Call, Handler, Metadata, check_timeout, pack_metadata, serving
+from rpcfw.call import Call, Handler, Metadata, Route, check_timeout, pack_metadata, serving
 from rpcfw.errors import Code, InterfaceError, RpcError
 from rpcfw.interface import REQUIRED, CallKind, MethodSpec, ServiceSpec, spec_of
 
@@ -55,6 +55,7 @@ class Stub:
         self._timeout_s: float | None = None
         self._metadata = b""
         self._reply_metadata: dict[str, str | bytes] | None = None
+        self._route: Route | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._client!r}>"
@@ -65,6 +66,7 @@ class Stub:
         timeout_s: float | None = None,
         metadata: Metadata | None = None,
         reply_metadata: dict[str, str | bytes] | None = None,
+        route: Route | None = None,
     ) -> Self:
         """A copy of this stub whose calls carry these options; what is not given stays.
 
@@ -72,6 +74,7 @@ class Stub:
             timeout_s: seconds a call may take, instead of the interface's or the client's.
             metadata: sent with each call: lower-case names to text or bytes.
             reply_metadata: a dict that is filled with what the server sends back beside the reply.
+            route: is filled with who decided what for the call: router, balancer, breaker, retry. For one call.
         """
         check_timeout(timeout_s, "with_options")
         stub = copy.copy(self)
@@ -81,6 +84,8 @@ class Stub:
             stub._metadata = pack_metadata(metadata)
         if reply_metadata is not None:
             stub._reply_metadata = reply_metadata
+        if route is not None:
+            stub._route = route
         return stub
 
     def _call(self, method: MethodSpec, arguments: tuple[Any, ...]) -> Awaitable[T]:  # pyright: ignore[reportInvalidTypeVarUse]
@@ -95,7 +100,9 @@ class Stub:
         origin = serving()
         if origin is not None and origin.deadline < deadline and not origin.is_over:
             deadline = origin.deadline
-        return self._handler(Call(method, arguments, deadline, self._metadata, self._reply_metadata))
+        return self._handler(
+            Call(method, arguments, deadline, self._metadata, self._reply_metadata, None, self._route)
+        )
 
     def _stream(self, method: MethodSpec, arguments: tuple[Any, ...]) -> AsyncIterator[T]:  # pyright: ignore[reportInvalidTypeVarUse]
         """Make a call whose reply is a stream. The call begins when the stream is first asked for an item."""
@@ -116,6 +123,7 @@ def with_options(
     timeout_s: float | None = None,
     metadata: Metadata | None = None,
     reply_metadata: dict[str, str | bytes] | None = None,
+    route: Route | None = None,
 ) -> S:
     """A copy of a stub whose calls carry these options: `Stub.with_options` for stubs that are typed as an interface.
 
@@ -128,7 +136,7 @@ def with_options(
     make = getattr(stub, "with_options", None)
     if make is None:
         raise TypeError(f"{stub!r} is not a stub; make one with client.stub(Interface)")
-    copied: S = make(timeout_s=timeout_s, metadata=metadata, reply_metadata=reply_metadata)
+    copied: S = make(timeout_s=timeout_s, metadata=metadata, reply_metadata=reply_metadata, route=route)
     return copied
 
 

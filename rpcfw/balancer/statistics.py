@@ -56,11 +56,12 @@ class Statistics:
         self._observe(now, latency_s)
 
     def failed(self, now: float, latency_s: float) -> None:
-        """A call ended in a way that speaks against the node."""
+        """A call ended in a way that speaks against the node. Failing quickly does not make its latency better."""
         self.failures += 1
         self.consecutive_failures += 1
         self._bucket(now)[2] += 1
-        self._observe(now, latency_s)
+        if latency_s > self._latency_s:
+            self._observe(now, latency_s)
 
     def latency_s(self, now: float) -> float:
         """The peak EWMA, which fades while nothing is observed; 0 before the first call."""
@@ -84,7 +85,7 @@ class Statistics:
         self.consecutive_failures = 0
         self._latency_s, self._at = 0.0, -math.inf
         for bucket in self._buckets:
-            bucket[0] = -1
+            bucket[:] = [-1, 0, 0, 0.0]  # also empty: a clock that has just begun may count bucket -1 in
 
     def _observe(self, now: float, latency_s: float) -> None:
         known_s = self._latency_s

@@ -1,6 +1,6 @@
 """One endpoint as a client uses it: connections opened when needed, kept, replaced, and given up when idle or old.
 
-A channel is a balancer's node: it carries its own handler, its own failures and its own load.
+A channel carries its own handler. Which of several endpoints takes a call is decided above, in `cluster`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextvars
 import dataclasses
 import math
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from rpcfw.call import Call
@@ -31,6 +31,7 @@ class ConnectionOptions:
 
     Attributes:
         handshake_timeout_s: for the server's first answer, after the transport has connected.
+        attempt_s: for an attempt to connect as a whole, beside what the transport and the handshake are given.
         keepalive_s: a silent connection is pinged after this time.
         keepalive_timeout_s: it is given up when the ping stays unanswered this long.
         idle_s: a connection without calls is closed after this time.
@@ -45,6 +46,7 @@ class ConnectionOptions:
     """
 
     handshake_timeout_s: float = 5.0
+    attempt_s: float | None = None
     keepalive_s: float | None = 15.0
     keepalive_timeout_s: float = 5.0
     idle_s: float | None = 300.0
@@ -70,11 +72,22 @@ class Channel:
     """The connections to one endpoint.
 
     Connecting happens at the first call and after a loss, one attempt at a time, which all waiting calls share.
-    After a failure, calls fail at once until the backoff is over, so that a balancer can go elsewhere.
+    After a failure, calls fail at once until the backoff is over.
+
+    Attributes:
+        last_end: why the connection that went last takes no more calls.
     """
 
-    def __init__(self, endpoint: Endpoint, transport: Transport, shared: Shared) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        transport: Transport,
+        shared: Shared,
+        on_change: Callable[[], None] | None = None,
+    ) -> None:
+        """Connect to nothing yet; `on_change` is called when a connection has come or takes no more calls."""
         self.endpoint = endpoint
+        self._on_change = on_change
         self._transport = transport
         self._shared = shared
         self._pool_size = shared.options.pool_size
@@ -84,23 +97,17 @@ class Channel:
         self._connecting: asyncio.Task[ClientConnection] | None = None
         self._failures = 0
         self._retry_at = -math.inf
-        self._avoided_until = -math.inf
         self._last_failure = ""
+        self.last_end = ""
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
         self._linked = False
         self._turn = 0
 
     @property
-    def available(self) -> bool:
-        """False while it is not known to be in reach: just lost, failed a moment ago, or being connected to.
-
-        A balancer that can go elsewhere then does; who cannot may still call, and waits for the connection.
-        """
-        if self._ready:
-            return True
-        now = asyncio.get_running_loop().time()
-        return self._connecting is None and now >= self._retry_at and now >= self._avoided_until
+    def retry_at(self) -> float:
+        """Before this time of the loop's clock nothing is tried after a failure; it may lie in the past."""
+        return self._retry_at
 
     @property
     def in_flight(self) -> int:
@@ -152,6 +159,17 @@ class Channel:
                 raise self._unavailable("this client was closed") from None
             raise
 
+    async def drain(self) -> None:
+        """Take no new calls, and wait until those in progress have ended and the connections are closed."""
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        for connection in tuple(self._ready):
+            self._replace(connection)
+        await asyncio.gather(*(connection.session.wait_closed() for connection in tuple(self._draining)))
+        await self.close()
+
     async def close(self) -> None:
         """Close all connections; calls in progress fail with UNAVAILABLE."""
         self._closed = True
@@ -186,7 +204,6 @@ class Channel:
 
     async def _connect(self) -> ClientConnection:
         shared, options = self._shared, self._shared.options
-        loop = asyncio.get_running_loop()
         connection = ClientConnection(
             self.endpoint.address,
             shared.resources,
@@ -194,16 +211,19 @@ class Channel:
             lambda: self._retire(connection),
         )
         try:
-            await self._transport.connect(self.endpoint, lambda: connection.session)
-            self._linked = True
-            await connection.opened(options.handshake_timeout_s)
+            async with asyncio.timeout(options.attempt_s):
+                await self._transport.connect(self.endpoint, lambda: connection.session)
+                self._linked = True
+                await connection.opened(options.handshake_timeout_s)
             if not connection.usable:
                 raise self._unavailable(f"{self.endpoint.address} takes no calls: {connection.farewell}")
+        except TimeoutError:
+            error = self._unavailable(
+                f"{self.endpoint.address} did not answer within {options.attempt_s:g} s"
+            )
+            raise self._failed(error) from None
         except RpcError as error:
-            wait_s = min(options.max_backoff_s, options.first_backoff_s * 1.6**self._failures)
-            self._failures += 1
-            self._retry_at = loop.time() + wait_s * shared.rng.uniform(0.8, 1.2)
-            self._last_failure = error.message  # not the error, which keeps the frames of its callers
+            self._failed(error)
             raise
         finally:
             self._linked = False
@@ -212,7 +232,19 @@ class Channel:
         self._ready.append(connection)
         self._sole = connection if self._pool_size == 1 else None
         self._schedule_reaping(connection)
+        if self._on_change is not None:
+            self._on_change()
         return connection
+
+    def _failed(self, error: RpcError) -> RpcError:
+        """An attempt to connect has failed: when the next one may be made."""
+        options = self._shared.options
+        wait_s = min(options.max_backoff_s, options.first_backoff_s * 1.6 ** min(self._failures, 64))
+        self._failures += 1
+        jitter = self._shared.rng.uniform(0.8, 1.2)
+        self._retry_at = asyncio.get_running_loop().time() + wait_s * jitter
+        self._last_failure = error.message  # not the error, which keeps the frames of its callers
+        return error
 
     def _retire(self, connection: ClientConnection) -> None:
         """A connection takes no more calls, or is gone."""
@@ -220,11 +252,13 @@ class Channel:
             self._sole = None
         with contextlib.suppress(ValueError):
             self._ready.remove(connection)
+        self.last_end = connection.farewell or connection.session.reason
         if connection.session.closed:
             self._draining.discard(connection)
-            self._avoided_until = asyncio.get_running_loop().time() + self._shared.options.first_backoff_s
         else:
             self._draining.add(connection)
+        if self._on_change is not None and not self._closed:
+            self._on_change()
 
     def _schedule_reaping(self, connection: ClientConnection) -> None:
         options, loop = self._shared.options, asyncio.get_running_loop()

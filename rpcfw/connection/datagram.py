@@ -45,7 +45,6 @@ class DatagramChannel:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.in_flight = 0
-        self.available = True
         self._link: DatagramLink | None = None
         self._receiver = _Pongs()
         self._pings = 0

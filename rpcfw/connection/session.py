@@ -92,6 +92,7 @@ class Session(asyncio.BufferedProtocol):
         self._reason: str | None = None
         self.load: Callable[[], dict[str, Any]] = dict
         self.peer_load: dict[str, Any] = {}
+        self.on_pong: Callable[[], None] | None = None
         self.link: Link
         self.peer_name = ""
         self.outbox: Outbox
@@ -116,9 +117,24 @@ class Session(asyncio.BufferedProtocol):
         """
         self._waits_for_reader = True
 
+    @property
+    def reason(self) -> str:
+        """Why the connection ended; empty while it has not."""
+        return self._reason or ""
+
+    @property
+    def heard_at(self) -> float:
+        """When the peer last said anything, by the loop's clock."""
+        return self._heard_at
+
     def guard_pings(self, min_interval_s: float) -> None:
         """Send a peer away that pings more often."""
         self._ping_guard = PingGuard(min_interval_s)
+
+    def beat(self) -> None:
+        """Send a ping and wait for nothing: its answer shows in `heard_at` and `peer_load`, and calls `on_pong`."""
+        self._pings = (self._pings + 1) & 0xFFFF_FFFF
+        self.outbox.send(PING, 0, 0, 0, self._pings)
 
     async def ping(self) -> float:
         """One round trip, in seconds. Raises ConnectionError when the link is gone."""
@@ -254,6 +270,8 @@ class Session(asyncio.BufferedProtocol):
         waiter = self._waiting_pongs.get(extra)
         if waiter is not None and not waiter.done():
             waiter.set_result(self._loop.time())
+        if self.on_pong is not None:
+            self.on_pong()
 
     def _schedule_look(self) -> None:
         assert self._liveness is not None
@@ -270,8 +288,7 @@ class Session(asyncio.BufferedProtocol):
             self.abort(f"no sign of life for {liveness.interval_s + liveness.timeout_s:g} s")
             return
         if verdict is Verdict.PING:
-            self._pings = (self._pings + 1) & 0xFFFF_FFFF
-            self.outbox.send(PING, 0, 0, 0, self._pings)
+            self.beat()
         self._schedule_look()
 
     def _close_link(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -31,12 +31,12 @@ class Registry(Protocol):
         """
         ...
 
-    def watch(self, service: str) -> AsyncIterator[frozenset[Registration]]:
+    def watch(self, service: str) -> AsyncGenerator[frozenset[Registration], None]:
         """All registrations of a service: at once as soon as they are known, and again after each change.
 
         Each item is a full snapshot; several changes may come as one. An item is never repeated unchanged. It does not
-        end, and does not raise while the registry is away. Close it with ``aclose`` (it is an async generator), or
-        cancel the task that waits in it.
+        end, and does not raise while the registry is away. Close it with ``aclose``, or cancel the task
+        that waits in it.
         """
         ...
 

@@ -97,12 +97,12 @@ def limits(**changes: Any) -> Limits:
 
 def in_flight(client: Client) -> int:
     """Calls in progress of a client."""
-    return sum(node.in_flight for node in client.nodes)
+    return sum(channel.in_flight for channel in client.channels)
 
 
 def connection_of(client: Client) -> ClientConnection:
     """The one connection of a client of one server."""
-    (channel,) = client.nodes
+    (channel,) = client.channels
     assert isinstance(channel, Channel)
     (connection,) = channel.connections
     return connection
@@ -123,8 +123,10 @@ def assert_unused(client: Client) -> None:
     assert client._shared.resources.budget.used == 0
     for node in client.nodes:
         assert node.in_flight == 0
-        if isinstance(node, Channel):
-            for connection in (*node._ready, *node._draining):
+    for channel in client.channels:
+        assert channel.in_flight == 0
+        if isinstance(channel, Channel):
+            for connection in (*channel._ready, *channel._draining):
                 assert not connection._pending
                 assert connection._streams.is_empty()
                 assert connection.session.outbox.is_empty()

@@ -54,7 +54,7 @@ async def test_a_one_way_call_arrives_with_metadata_and_deadline() -> None:
 
 
 async def test_heartbeats_are_answered(datagrams: Datagrams) -> None:
-    (channel,) = datagrams[2].nodes
+    (channel,) = datagrams[2].channels
     assert isinstance(channel, DatagramChannel)
     for _ in range(3):
         assert await channel.ping() >= 0

@@ -53,7 +53,7 @@ async def test_attempts_to_connect_back_off_and_calls_meanwhile_fail_at_once() -
     transport = Dialling()
     client = rpcfw.connect("mem://nobody", transports={"mem": transport}, middleware=[])
     stub = client.stub(Contract)
-    (channel,) = client.nodes
+    (channel,) = client.channels
     ratios = set()
     for attempt in range(15):
         for attempts, complaint in ((attempt + 1, "connection refused"), (attempt + 1, "next attempt in")):
@@ -66,7 +66,7 @@ async def test_attempts_to_connect_back_off_and_calls_meanwhile_fail_at_once() -
             assert (caught.value.code, caught.value.executed) == (Code.UNAVAILABLE, False)
             assert now() == called
             assert len(transport.dialled) == attempts
-            assert not channel.available
+            assert channel.retry_at > asyncio.get_running_loop().time()
         wait_s, nominal_s = cast(Any, channel)._retry_at - START_S - now(), min(10.0, 0.1 * 1.6**attempt)
         ratios.add(wait_s / nominal_s)
         await asyncio.sleep(wait_s)
@@ -192,7 +192,8 @@ async def test_quiet_connections_live_on_as_long_as_pings_are_answered() -> None
     connection = connection_of(client)
     await asyncio.sleep(3600)
     assert connection_of(client) is connection
-    assert connection.session.peer_load == {"running": 1, "draining": False}
+    load = connection.session.peer_load
+    assert (load["running"], load["draining"]) == (1, False)
     service.gate.set()
     assert await waiting == 3
     await place.close()

@@ -373,7 +373,7 @@ async def test_draining_the_server_lets_calls_end(served: Served) -> None:
     await served.service.diary.until("waiting", 4)
     await served.service.diary.until("telling")
     draining = asyncio.create_task(served.server.drain(60))
-    (channel,) = served.client.nodes
+    (channel,) = served.client.channels
     await until(lambda: cast(Any, channel)._draining)
     served.service.gate.set()
     assert await asyncio.gather(*calling) == [[3], [1, 2, 3], [6], [2, 4, 6]]

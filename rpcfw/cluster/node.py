@@ -1,0 +1,263 @@
+"""One service at one endpoint, as balancers see it: what was registered, how its calls go, and where they are sent.
+
+Statistics and breakers belong to the node, below the balancer, so that no callback travels back up. After Finagle's
+failure accrual and Envoy's outlier detection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Self
+
+from rpcfw.balancer.statistics import Statistics
+from rpcfw.breaker import Breaker, State
+from rpcfw.call import Call
+from rpcfw.cluster.options import ClusterOptions
+from rpcfw.cluster.peer import Peer
+from rpcfw.endpoint import Endpoint
+from rpcfw.errors import Code, Origin, RpcError
+from rpcfw.interface import MethodSpec
+from rpcfw.registry import Registration
+
+Passed = tuple[tuple[Breaker, int], ...]
+"""The breakers that let a call through, each with its ticket."""
+
+_MAX_METHOD_BREAKERS = 4096
+"""A client calls declared methods, so this is a bound for the unforeseen only."""
+
+
+class Node:
+    """A balancer's node.
+
+    Attributes:
+        registration: what the registry says of it.
+        peer: the endpoint it stands on.
+        statistics: of its calls.
+        breaker: of the node, if there is one,
+        method_breakers: and those of its methods.
+        ejected: it gets no calls for a while, as they go badly.
+        unlisted_at: when the registry ceased to list it; None while it is listed.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        registration: Registration,
+        options: ClusterOptions,
+        on_verdict: Callable[[Node, bool, float], None],
+        on_breaker: Callable[[Node, str, str], None],
+    ) -> None:
+        self.peer = peer
+        self.registration = registration
+        self.statistics = Statistics()
+        self.ejected = False
+        self.unlisted_at: float | None = None
+        self._options = options
+        self._on_verdict = on_verdict
+        self._on_breaker = on_breaker
+        self._loop = asyncio.get_running_loop()
+        self._send = peer.channel.handler
+        self._is_failure = options.is_failure
+        self.breaker: Breaker | None = None
+        self.method_breakers: dict[MethodSpec, Breaker] = {}
+        self.reset()
+
+    def __repr__(self) -> str:
+        return f"<Node {self.registration.service} at {self.peer.address}>"
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it is, with the weight and labels that were registered."""
+        return self.registration.endpoint
+
+    @property
+    def address(self) -> str:
+        """What identifies it."""
+        return self.peer.address
+
+    @property
+    def version(self) -> str:
+        """Of the service, as registered."""
+        return self.registration.version
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """As registered."""
+        return self.registration.endpoint.labels
+
+    @property
+    def weight(self) -> float:
+        """As registered, less while the server warms up."""
+        weight = float(self.registration.endpoint.weight)
+        return weight if not self._options.warm_up_s else weight * self.peer.warmth(self._loop.time())
+
+    @property
+    def available(self) -> bool:
+        """Whether it can be reached and does well, as far as it says itself."""
+        return self.peer.up and self.registration.service not in self.peer.unhealthy
+
+    @property
+    def in_flight(self) -> int:
+        """Calls in progress."""
+        return self.statistics.in_flight
+
+    @property
+    def reported(self) -> Mapping[str, float]:
+        """What its server's last heartbeat said."""
+        return self.peer.reported
+
+    def reset(self) -> None:
+        """Know nothing of how calls went: another run of the server is there."""
+        self.statistics.forget()
+        make = self._options.breaker
+        self.breaker = make() if make is not None else None
+        if self.breaker is not None:
+            self._listen(self.breaker, "")
+        self.method_breakers.clear()
+
+    def permits(self, call: Call, now: float) -> bool:
+        """Whether no breaker would refuse this call."""
+        if self.breaker is not None and not self.breaker.permits(now):
+            return False
+        breaker = self.method_breakers.get(call.method)
+        return breaker is None or breaker.permits(now)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether any of its breakers is not closed."""
+        now = self._loop.time()
+        if self.breaker is not None and self.breaker.state(now) is not State.CLOSED:
+            return True
+        return any(breaker.state(now) is not State.CLOSED for breaker in self.method_breakers.values())
+
+    async def handler(self, call: Call) -> Any:
+        """Make a call here, and remember how it went."""
+        loop, statistics = self._loop, self.statistics
+        begun = loop.time()
+        breakers: Passed = ()
+        if self.breaker is not None or self._options.method_breaker is not None:
+            breakers = self._enter(call, begun)
+        statistics.in_flight += 1
+        try:
+            result = await self._send(call)
+        except BaseException as error:
+            self._left(breakers, begun, self._judge(error))
+            raise
+        if call.method.kind.streams_out:
+            return _Items(result, functools.partial(self._stream_left, breakers), self._judge)
+        self._left(breakers, begun, False)
+        return result
+
+    def _enter(self, call: Call, now: float) -> Passed:
+        """Pass the breakers. Raises RpcError UNAVAILABLE when one refuses."""
+        passed: list[tuple[Breaker, int]] = []
+        for breaker, what in ((self.breaker, "its breaker"), (self._method_breaker(call), call.method.path)):
+            if breaker is None:
+                continue
+            ticket = breaker.enter(now)
+            if not ticket:
+                for other, others in passed:
+                    other.leave(now, others, None)
+                wait_s = max(0.0, breaker.retry_at(now) - now)
+                about = f"the breaker of {what}" if breaker is not self.breaker else what
+                error = RpcError(
+                    Code.UNAVAILABLE,
+                    f"{self.address}: {about} is {breaker.state(now).value}, as calls failed there lately; "
+                    f"it lets calls through again in {wait_s:.1f} s",
+                    {"breaker": breaker.state(now).value},
+                    executed=False,
+                )
+                error.endpoint = self.address
+                raise error
+            passed.append((breaker, ticket))
+        return tuple(passed)
+
+    def _method_breaker(self, call: Call) -> Breaker | None:
+        make = self._options.method_breaker
+        if make is None:
+            return None
+        breaker = self.method_breakers.get(call.method)
+        if breaker is None and len(self.method_breakers) < _MAX_METHOD_BREAKERS:
+            breaker = self.method_breakers[call.method] = make()
+            self._listen(breaker, call.method.path)
+        return breaker
+
+    def _listen(self, breaker: Breaker, method: str) -> None:
+        def changed(old: State, new: State, why: str) -> None:
+            self._on_breaker(self, method, f"{old.value} -> {new.value}, {why}")
+
+        breaker.on_change(changed)
+
+    def _judge(self, error: BaseException) -> bool | None:
+        """Whether an error speaks against this node; None where it says nothing. Marks it with the node."""
+        if isinstance(error, RpcError):
+            if not error.endpoint:
+                error.endpoint = self.address
+            if error.code is Code.UNAVAILABLE and self.peer.instance:
+                error.details.setdefault("instance", self.peer.instance)
+            if error.executed is False and error.origin is not Origin.REMOTE:
+                return None  # it has not reached the server; that it cannot be reached the peer knows
+        return self._is_failure(error)
+
+    def _stream_left(self, breakers: Passed, failed: bool | None) -> None:
+        """A stream has ended: how long it went on says nothing of the node, how it ended does."""
+        now, statistics = self._loop.time(), self.statistics
+        statistics.in_flight -= 1
+        for breaker, ticket in breakers:
+            breaker.leave(now, ticket, failed)
+        if failed:
+            statistics.failed(now, 0.0)
+            self._on_verdict(self, True, 0.0)
+
+    def _left(self, breakers: Passed, begun: float, failed: bool | None) -> None:
+        now, statistics = self._loop.time(), self.statistics
+        statistics.in_flight -= 1
+        for breaker, ticket in breakers:
+            breaker.leave(now, ticket, failed)
+        if failed is None:
+            return
+        if failed:
+            statistics.failed(now, now - begun)
+        else:
+            statistics.succeeded(now, now - begun)
+        self._on_verdict(self, failed, now - begun)
+
+
+class _Items:
+    """A reply that is a stream: the call lasts as long as it does."""
+
+    def __init__(
+        self,
+        items: Any,
+        on_end: Callable[[bool | None], None],
+        judge: Callable[[BaseException], bool | None],
+    ) -> None:
+        self._items: AsyncIterator[Any] = items
+        self._on_end: Callable[[bool | None], None] | None = on_end
+        self._judge = judge
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self._items.__anext__()
+        except StopAsyncIteration:
+            self._ended(False)
+            raise
+        except BaseException as error:
+            self._ended(self._judge(error))
+            raise
+
+    async def aclose(self) -> None:
+        """End the call; its caller wants no more."""
+        self._ended(None)
+        items: Any = self._items
+        await items.aclose()
+
+    def _ended(self, failed: bool | None) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(failed)

@@ -1,0 +1,210 @@
+"""One endpoint as a fleet sees it: its connections kept up, its heartbeats watched, what it says of itself.
+
+A peer connects by itself and again after each loss, so that what can be reached is known before a call asks. The
+services that are called there share it. How its calls go, and which of them it gets, is decided in `node` and `pool`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rpcfw.cluster.events import Event, EventKind
+from rpcfw.cluster.options import ClusterOptions
+from rpcfw.connection.channel import Channel, Shared
+from rpcfw.connection.client import ClientConnection
+from rpcfw.connection.datagram import DatagramChannel
+from rpcfw.endpoint import Endpoint
+from rpcfw.errors import RpcError
+from rpcfw.transport import Transport
+
+_NUMBERS = ("running", "lag_s", "uptime_s")
+_MAX_NAMES = 64
+"""So many services that do badly are taken from a heartbeat."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """What the peers of one client share."""
+
+    options: ClusterOptions
+    shared: Shared
+    transports: Mapping[str, Transport]
+
+
+class Peer:
+    """One endpoint.
+
+    Attributes:
+        channel: its connections.
+        up: it is connected, answers its heartbeats, and does not say that it is going.
+        draining: it says that it is going.
+        reason: why it is not up, a sentence.
+        reported: the numbers of its last heartbeat.
+        instance: names the run of the server behind the endpoint; empty while it is not known.
+        unhealthy: services that it offers, and says do badly.
+        uses: how many nodes stand on it.
+    """
+
+    def __init__(self, endpoint: Endpoint, setting: Setting, tell: Callable[[Peer, Event], None]) -> None:
+        self.endpoint = endpoint
+        self.address = endpoint.address
+        self._options = setting.options
+        self._tell = tell
+        self.channel: Channel | DatagramChannel
+        if endpoint.scheme == "udp":
+            self.channel = DatagramChannel(endpoint)
+        else:
+            self.channel = Channel(
+                endpoint, setting.transports[endpoint.scheme], setting.shared, self._channel_changed
+            )
+        self.up = endpoint.scheme == "udp"
+        self.draining = False
+        self.reason = "not connected yet"
+        self.reported: Mapping[str, float] = {}
+        self.instance = ""
+        self.unhealthy: frozenset[str] = frozenset()
+        self.uses = 0
+        self._started_at = -math.inf
+        self._stirred: asyncio.Future[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self.attempted = False
+
+    def start(self) -> None:
+        """Begin to connect. Once; until `close` or `leave`."""
+        if isinstance(self.channel, Channel):
+            loop = asyncio.get_running_loop()
+            # in a context of its own: it outlives the call that happened to be first
+            self._keeping = loop.create_task(
+                self._keep(self.channel), name=f"rpcfw peer {self.address}", context=contextvars.Context()
+            )
+
+    def warmth(self, now: float) -> float:
+        """The share of its weight that it gets, from 0.1 to 1, as it started a while ago."""
+        warm_up_s = self._options.warm_up_s
+        if not warm_up_s or self._started_at == -math.inf:
+            return 1.0
+        return min(1.0, max(0.1, (now - self._started_at) / warm_up_s))
+
+    async def leave(self) -> None:
+        """Make no new calls; close when those in progress have ended."""
+        await self._stop()
+        if isinstance(self.channel, Channel):
+            await self.channel.drain()
+        else:
+            await self.channel.close()
+
+    async def close(self) -> None:
+        """Close at once."""
+        await self._stop()
+        await self.channel.close()
+
+    async def _stop(self) -> None:
+        self.up = False
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.wait([keeping])
+
+    async def _keep(self, channel: Channel) -> None:
+        """Connect, beat, and again."""
+        loop, options = asyncio.get_running_loop(), self._options
+        while True:
+            try:
+                connection = await channel.connected()
+            except RpcError as error:
+                self.attempted = True
+                self._went_down(error.message)
+                wait_s = max(0.0, channel.retry_at - loop.time())
+                await asyncio.sleep(min(wait_s, options.max_backoff_s * 1.2))
+                continue
+            self.attempted = True
+            self._came_up()
+            await self._beat(connection)
+
+    async def _beat(self, connection: ClientConnection) -> None:
+        """Exchange heartbeats until the connection takes no more calls. Whatever the server sends is a sign of life."""
+        loop, session, detector = asyncio.get_running_loop(), connection.session, self._options.new_detector()
+        detector.heartbeat(loop.time())
+        session.on_pong = lambda: self._heard(session.peer_load)
+        while connection.usable:
+            session.beat()
+            following = loop.time() + self._options.heartbeat_s
+            while connection.usable and loop.time() < following:
+                await self._until(min(following, detector.deadline()), connection)
+                detector.heartbeat(session.heard_at)
+                if detector.suspicion(loop.time()) >= 1.0:
+                    session.abort(f"no heartbeat for {loop.time() - session.heard_at:.1f} s")
+        session.on_pong = None
+
+    async def _until(self, at: float, connection: ClientConnection) -> None:
+        """Wait until that time, or until the connection takes no more calls."""
+        loop = asyncio.get_running_loop()
+        while connection.usable and loop.time() < at:
+            self._stirred = loop.create_future()
+            timer = loop.call_at(at, _wake, self._stirred) if at != math.inf else None
+            try:
+                await self._stirred
+            finally:
+                self._stirred = None
+                if timer is not None:
+                    timer.cancel()
+
+    def _heard(self, load: Mapping[str, Any]) -> None:
+        """Take what a heartbeat says, as far as it is of the form it should have."""
+        now = asyncio.get_running_loop().time()
+        numbers = {name: load[name] for name in _NUMBERS if isinstance(load.get(name), int | float)}
+        self.reported = numbers
+        said, before = load.get("instance", ""), self.instance
+        self.instance = said[:64] if isinstance(said, str) else ""
+        uptime_s = numbers.get("uptime_s")
+        self._started_at = now - uptime_s if uptime_s is not None else -math.inf
+        unhealthy = load.get("unhealthy", ())
+        told = frozenset(str(name) for name in unhealthy[:_MAX_NAMES]) if isinstance(unhealthy, list) else ()
+        draining = load.get("draining") is True
+        changed = frozenset(told) != self.unhealthy
+        self.unhealthy = frozenset(told)
+        was_draining, self.draining = self.draining, draining
+        if draining and not was_draining:
+            self.up, self.reason = False, "it is going"
+            self._say(EventKind.DRAINING, "its heartbeat says that it is going")
+        elif changed:
+            badly = ", ".join(sorted(told))
+            self._say(EventKind.HEALTH, f"does badly: {badly}" if badly else "all services do well")
+        elif before != self.instance:
+            self._say(EventKind.RESTARTED, f"run {self.instance} of the server, after {before or 'none'}")
+
+    def _channel_changed(self) -> None:
+        """A connection has come, or takes no more calls."""
+        stirred = self._stirred
+        if stirred is not None and not stirred.done():
+            stirred.set_result(None)
+        channel = self.channel
+        assert isinstance(channel, Channel)
+        if self.up and not channel.connections:
+            self._went_down(channel.last_end or "the connection was lost")
+        elif not self.up and channel.connections and self._keeping is not None:
+            self._came_up()
+
+    def _came_up(self) -> None:
+        if not self.up and not self.draining:
+            self.up, self.reason = True, ""
+            self._say(EventKind.UP, "connected")
+
+    def _went_down(self, reason: str) -> None:
+        was, self.up, self.draining, self.reason = self.up, False, False, reason
+        if was or not self.attempted:
+            self._say(EventKind.DOWN, reason)
+
+    def _say(self, kind: EventKind, reason: str) -> None:
+        now = asyncio.get_running_loop().time()
+        self._tell(self, Event(now, kind, self.address, "", reason))
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,379 @@
+"""The nodes of one service: kept as the registry lists them, and one of them chosen for each call.
+
+Which may be chosen is worked out when something changes, not for each call. A call that is retried, routed or
+explained, or that comes while a breaker is not closed, takes the careful way; every other the quick one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, Protocol
+
+from rpcfw.balancer import Balancer
+from rpcfw.call import Call, Route
+from rpcfw.cluster.events import Event, EventKind
+from rpcfw.cluster.node import Node
+from rpcfw.cluster.options import ClusterOptions
+from rpcfw.cluster.peer import Peer
+from rpcfw.detector import Judgement
+from rpcfw.endpoint import Endpoint
+from rpcfw.errors import Code, Origin, RpcError
+from rpcfw.registry import Registration
+from rpcfw.router import subset
+
+_TOLD = 5
+"""So many nodes are named in an error."""
+
+
+class Fleet(Protocol):
+    """What a pool needs of the client it belongs to."""
+
+    options: ClusterOptions
+    balancer: Balancer
+    client_id: str
+
+    def acquire(self, endpoint: Endpoint) -> Peer | None:
+        """The peer at an endpoint, one use more; None where this client has no transport for it."""
+        ...
+
+    def release(self, peer: Peer) -> None:
+        """One use less; the last one ends it."""
+        ...
+
+    def tell(self, event: Event) -> None:
+        """Something happened."""
+        ...
+
+    def problem(self) -> str:
+        """Why the registry cannot be reached; empty when it can, or when there is none."""
+        ...
+
+
+class Pool:
+    """The nodes of one service.
+
+    Attributes:
+        nodes: all that are known, by address.
+    """
+
+    def __init__(self, service: str, fleet: Fleet) -> None:
+        self.service = service
+        self.nodes: dict[str, Node] = {}
+        self._fleet = fleet
+        self._options = fleet.options
+        self._loop = asyncio.get_running_loop()
+        self._outlier = fleet.options.outlier() if fleet.options.outlier is not None else None
+        self._ready: tuple[Node, ...] = ()
+        self._careful = True
+        self._panicking = False
+        self._known = False
+        self._closed = False
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def call(self, call: Call) -> Awaitable[Any]:
+        """Make a call at one of the nodes."""
+        nodes = self._ready
+        if self._careful or call.route is not None:
+            return self._call_carefully(call)
+        node = nodes[0] if len(nodes) == 1 else self._fleet.balancer.pick(nodes, call)
+        return node.handler(call)
+
+    def close(self) -> None:
+        """Give the nodes up; calls that wait for one fail."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.nodes.clear()
+        self._ready = ()
+        self._careful = self._closed = True
+        self._wake()
+
+    # ------------------------------------------------------------------------------------------ what is known
+
+    def update(self, registrations: Iterable[Registration]) -> None:
+        """The registry lists these now."""
+        now, self._known = self._loop.time(), True
+        wanted = {registration.endpoint.address: registration for registration in registrations}
+        if self._options.subset is not None:
+            kept = subset(list(wanted), self._fleet.client_id, self._options.subset)
+            wanted = {address: wanted[address] for address in kept}
+        for address, registration in wanted.items():
+            node = self.nodes.get(address)
+            if node is None:
+                self._add(registration)
+            elif node.registration != registration or node.unlisted_at is not None:
+                if _restarted(node.registration, registration):
+                    self._begin_anew(node)
+                node.registration, node.unlisted_at = registration, None
+        for address in [address for address in self.nodes if address not in wanted]:
+            node = self.nodes[address]
+            if node.unlisted_at is None:
+                node.unlisted_at = now
+        self._refresh()
+
+    def changed(self, peer: Peer) -> None:
+        """Something is different about a peer."""
+        if peer.address in self.nodes:
+            self._refresh()
+
+    def restarted(self, peer: Peer) -> None:
+        """Another run of the server is at a peer's endpoint."""
+        node = self.nodes.get(peer.address)
+        if node is not None:
+            self._begin_anew(node)
+
+    def _add(self, registration: Registration) -> None:
+        peer = self._fleet.acquire(registration.endpoint)
+        if peer is None:
+            return
+        node = Node(peer, registration, self._options, self._judged, self._breaker_changed)
+        self.nodes[peer.address] = node
+        if self._outlier is not None:
+            self._outlier.add(peer.address)
+        self._say(EventKind.ADDED, peer.address, "")
+
+    def _remove(self, node: Node, reason: str) -> None:
+        del self.nodes[node.address]
+        if self._outlier is not None:
+            self._take(self._outlier.forget(node.address))
+        self._say(EventKind.REMOVED, node.address, reason)
+        self._fleet.release(node.peer)
+
+    def _begin_anew(self, node: Node) -> None:
+        node.reset()
+        node.ejected = False
+        if self._outlier is not None:
+            self._take(self._outlier.forget(node.address))
+            self._outlier.add(node.address)
+
+    def _refresh(self) -> None:
+        """Work out which nodes may be chosen, and when to look again."""
+        now, options = self._loop.time(), self._options
+        for node in list(self.nodes.values()):
+            if node.unlisted_at is not None:
+                stays = node.peer.up and now < node.unlisted_at + options.linger_s
+                if not stays:
+                    self._remove(node, "the registry lists it no longer")
+        if self._outlier is not None:
+            self._take(self._outlier.sweep(now))
+        nodes = list(self.nodes.values())
+        up = [node for node in nodes if node.peer.up and self.service not in node.peer.unhealthy]
+        healthy = [node for node in up if not node.ejected]
+        panicking = self._outlier is not None and self._outlier.panicking(len(up), len(healthy))
+        if panicking != self._panicking:
+            self._panicking = panicking
+            text = "too many nodes are ejected: all get calls" if panicking else "ejection counts again"
+            self._say(EventKind.PANIC, "", text)
+        chosen = tuple(up if panicking or not healthy else healthy)
+        warming = options.warm_up_s > 0 and any(node.peer.warmth(now) < 1.0 for node in chosen)
+        if chosen != self._ready or warming:
+            self._ready = chosen
+        self._careful = not chosen or bool(options.routers) or any(node.guarded for node in chosen)
+        self._look_again(now, warming)
+        if chosen:
+            self._wake()
+
+    def _look_again(self, now: float, warming: bool) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        looks = [
+            node.unlisted_at + self._options.linger_s
+            for node in self.nodes.values()
+            if node.unlisted_at is not None
+        ]
+        if self._outlier is not None and self.nodes:
+            looks.append(self._outlier.next_look())
+        if warming:
+            looks.append(now + max(0.1, self._options.warm_up_s / 20))
+        at = min(looks, default=math.inf)
+        if at != math.inf:
+            self._timer = self._loop.call_at(max(at, now), self._refresh)
+
+    def _take(self, judgements: Iterable[Judgement]) -> None:
+        for judgement in judgements:
+            node = self.nodes.get(judgement.node_id)
+            if node is None or node.ejected == judgement.ejected:
+                continue
+            node.ejected = judgement.ejected
+            if not judgement.ejected:
+                node.statistics.forget()
+            kind = EventKind.EJECTED if judgement.ejected else EventKind.RETURNED
+            self._say(kind, node.address, judgement.why)
+
+    def _judged(self, node: Node, failed: bool, latency_s: float) -> None:
+        """A call has ended at a node, well or badly."""
+        outlier = self._outlier
+        if outlier is None:
+            return
+        now = self._loop.time()
+        if not failed:
+            outlier.succeeded(node.address, now, latency_s)
+        elif (judgement := outlier.failed(node.address, now)) is not None:
+            self._take([judgement])
+            self._refresh()
+
+    def _breaker_changed(self, node: Node, method: str, what: str) -> None:
+        about = f"of {method}: {what}" if method else what
+        self._say(EventKind.BREAKER, node.address, about)
+        self._loop.call_soon(self._refresh)
+
+    # ---------------------------------------------------------------------------------------- the careful way
+
+    async def _call_carefully(self, call: Call) -> Any:
+        if call.route is not None and call.route.every:
+            return await self._call_every(call)
+        node = await self._choose(call)
+        if call.route is not None:
+            call.route.tried.append(node.address)
+        return await node.handler(call)
+
+    async def _call_every(self, call: Call) -> list[tuple[str, Any]]:
+        """Make a call at each node; a pair of address and result, or exception, for each."""
+        if not self.nodes:
+            await self._until_changed(min(call.deadline, self._loop.time() + self._options.wait_s))
+        nodes = list(self.nodes.values())
+        if not nodes:
+            raise self._none_there()
+        outcomes = await asyncio.gather(*(self._at(node, call) for node in nodes), return_exceptions=True)
+        return [(node.address, outcome) for node, outcome in zip(nodes, outcomes, strict=True)]
+
+    async def _at(self, node: Node, call: Call) -> Any:
+        if not node.peer.up:
+            raise self._unavailable(f"{node.address} cannot be reached: {node.peer.reason}", {})
+        return await node.handler(call)
+
+    async def _choose(self, call: Call) -> Node:
+        """The node that takes a call. Raises RpcError UNAVAILABLE, after a while, when there is none."""
+        route = call.route
+        give_up_at = min(call.deadline, self._loop.time() + self._options.wait_s)
+        while True:
+            now = self._loop.time()
+            nodes: Sequence[Node] = self._ready
+            if route is not None and route.pinned is not None:
+                nodes = [node for node in nodes if node.address == route.pinned]
+            if nodes:
+                return self._narrow(nodes, call, route, now)
+            if self._closed:
+                raise self._unavailable("this client was closed", {"waited_s": 0.0})
+            if now >= give_up_at:
+                raise self._none_there() if route is None or route.pinned is None else self._not_pinned(route)
+            if route is not None:
+                route.note(now, "cluster", f"waits: {self._why_none()}")
+            await self._until_changed(give_up_at)
+
+    def _narrow(self, nodes: Sequence[Node], call: Call, route: Route | None, now: float) -> Node:
+        """Routers, breakers, what was tried before, and the balancer."""
+        note = route.note if route is not None else None
+        for router in self._options.routers:
+            routed: Sequence[Any] = router.route(nodes, call)
+            if note is not None and len(routed) != len(nodes):
+                left = ", ".join(node.address for node in routed) or "none"
+                note(now, "router", f"{type(router).__name__} leaves {len(routed)} of {len(nodes)}: {left}")
+            if not routed:
+                raise self._unavailable(
+                    f"{type(router).__name__} lets none of the {len(nodes)} nodes of {self.service} take "
+                    f"{call.method.path}; see its rule, and the labels and versions in the registry",
+                    {},
+                )
+            nodes = routed
+        permitted = [node for node in nodes if node.permits(call, now)]
+        if len(permitted) != len(nodes):
+            if note is not None:
+                refused = ", ".join(node.address for node in nodes if node not in permitted)
+                note(now, "breaker", f"open at {refused}")
+            if not permitted:
+                raise self._all_open(nodes, call, now)
+            nodes = permitted
+        if route is not None and route.tried:
+            fresh = [node for node in nodes if node.address not in route.tried]
+            if note is not None and len(fresh) != len(nodes):
+                note(now, "cluster", f"prefers nodes that were not tried yet: {len(fresh)} of {len(nodes)}")
+            nodes = fresh or nodes
+        balancer = self._fleet.balancer
+        node: Any = nodes[0] if len(nodes) == 1 else balancer.pick(nodes, call)
+        if note is not None:
+            what = f"{type(balancer).__name__} of {len(nodes)}" if len(nodes) > 1 else "the only one"
+            latency_ms = node.statistics.latency_s(now) * 1000
+            note(
+                now,
+                "balancer",
+                f"{node.address}: {what}; {node.in_flight} in flight, latency {latency_ms:.3f} ms",
+            )
+        found: Node = node
+        return found
+
+    async def _until_changed(self, at: float) -> None:
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.add(waiter)
+        timer = self._loop.call_at(at, _wake, waiter) if at != math.inf else None
+        try:
+            await waiter
+        finally:
+            self._waiting.discard(waiter)
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        for waiter in self._waiting:
+            _wake(waiter)
+
+    # ------------------------------------------------------------------------------------------------- errors
+
+    def _why_none(self) -> str:
+        problem = self._fleet.problem()
+        if not self._known:
+            return f"the registry has not answered yet{': ' + problem if problem else ''}"
+        if not self.nodes:
+            return f"the registry lists no server of {self.service}{'; ' + problem if problem else ''}"
+        told = [
+            f"{node.address}: {node.peer.reason or ('does badly' if node.peer.up else 'not connected')}"
+            for node in list(self.nodes.values())[:_TOLD]
+        ]
+        more = len(self.nodes) - len(told)
+        return "; ".join(told) + (f"; and {more} more" if more > 0 else "")
+
+    def _none_there(self) -> RpcError:
+        return self._unavailable(
+            f"no server of {self.service} can be reached: {self._why_none()}",
+            {"waited_s": self._options.wait_s},
+        )
+
+    def _not_pinned(self, route: Route) -> RpcError:
+        return self._unavailable(
+            f"{route.pinned}, the only node that may take this call, cannot be reached",
+            {"waited_s": self._options.wait_s},
+        )
+
+    def _all_open(self, nodes: Sequence[Node], call: Call, now: float) -> RpcError:
+        times = [
+            breaker.retry_at(now)
+            for node in nodes
+            for breaker in (node.breaker, node.method_breakers.get(call.method))
+            if breaker is not None and not breaker.permits(now)
+        ]
+        wait_s = max(0.0, min(times, default=now) - now)
+        return self._unavailable(
+            f"the breakers of all {len(nodes)} nodes of {self.service} are open, as calls failed there lately; "
+            f"the first lets calls through again in {wait_s:.1f} s",
+            {"retry_after_s": wait_s},
+        )
+
+    @staticmethod
+    def _unavailable(message: str, details: dict[str, Any]) -> RpcError:
+        return RpcError(Code.UNAVAILABLE, message, details, origin=Origin.LOCAL, executed=False)
+
+    def _say(self, kind: EventKind, address: str, reason: str) -> None:
+        self._fleet.tell(Event(self._loop.time(), kind, address, self.service, reason))
+
+
+def _restarted(before: Registration, after: Registration) -> bool:
+    return bool(before.instance and after.instance and before.instance != after.instance)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
