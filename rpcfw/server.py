@@ -7,11 +7,12 @@ import contextlib
 import dataclasses
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import CodeType, TracebackType
 from typing import Any, Self
 
 from rpcfw.call import Middleware, chain
+from rpcfw.chance import new_rng
 from rpcfw.connection.datagram import DatagramServer
 from rpcfw.connection.exchange import Entry, Load, Table
 from rpcfw.connection.method import codec_of
@@ -20,7 +21,9 @@ from rpcfw.connection.server import ServerConnection
 from rpcfw.connection.spin import DEFAULT_TURNS, Spin
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, InterfaceError
+from rpcfw.health import Health
 from rpcfw.interface import spec_of
+from rpcfw.limiter.lag import LagMeter
 from rpcfw.offload import Executors
 from rpcfw.reflection import Reflection
 from rpcfw.skeleton import handlers_of
@@ -35,6 +38,9 @@ _LEAVING_S = 5.0
 """How long a client that was asked to go, and has no call in progress, may take to close its connection."""
 _ENDING_S = 1.0
 """How long handlers may take to end once they are cancelled, and links to deliver their last bytes."""
+_PARTING_S = 2.0
+"""How long a drain waits for registries to take a server off their lists."""
+_LAG_INTERVAL_S = 0.25
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,6 +95,10 @@ class Server:
         dev: send tracebacks of unexpected errors to the caller.
         transports: by scheme; the standard ones unless given.
 
+    Attributes:
+        health: how the services do; clients hear of it by heartbeats.
+        instance: names this run of the server.
+
     Raises:
         InterfaceError: an implementation lacks a method, or two serve the same name.
     """
@@ -117,7 +127,13 @@ class Server:
         self._executors = Executors(self.limits.threads, self.limits.processes)
         self.specs = [spec_of(implementation) for implementation in implementations]
         self._codes: dict[CodeType, str] = {}
-        self._table = self._make_table([*implementations, Reflection(self.specs)], middleware)
+        self.health = Health(spec.name for spec in self.specs)
+        self.instance = f"{new_rng().getrandbits(64):016x}"
+        own = [Reflection(self.specs), self.health]
+        self._table = self._make_table([*implementations, *own], middleware)
+        self._lag = LagMeter(_LAG_INTERVAL_S)
+        self._started_at = 0.0
+        self._before_drain: list[Callable[[], Awaitable[None]]] = []
         self._listeners: list[Listener] = []
         self._datagrams: list[tuple[DatagramListener, DatagramServer]] = []
         self._connections: dict[ServerConnection, float] = {}
@@ -166,11 +182,20 @@ class Server:
             for datagrams, _ in self._datagrams:
                 datagrams.close()
             raise
+        self._started_at = asyncio.get_running_loop().time()
+        self._lag.start()
         self._sweep()
         if self.limits.block_threshold_s is not None:
             self._watchdog = Watchdog(self.limits.block_threshold_s, self._codes)
             self._watchdog.start()
         return self
+
+    def before_drain(self, leave: Callable[[], Awaitable[None]]) -> None:
+        """Have something done first when the server begins to drain, such as being taken off a registry's list.
+
+        It is waited for a moment only, and not at all when the server is closed at once.
+        """
+        self._before_drain.append(leave)
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Stop without losing a call: listen no more, ask clients to go, let calls end, for at most the grace.
@@ -269,7 +294,17 @@ class Server:
             self._emptied.set()
 
     def _report_load(self) -> dict[str, Any]:
-        return {"running": self._load.running, "draining": self._load.draining}
+        load: dict[str, Any] = {
+            "running": self._load.running,
+            "draining": self._load.draining,
+            "lag_s": round(self._lag.lag_s, 6),
+            "uptime_s": round(asyncio.get_running_loop().time() - self._started_at, 3),
+            "instance": self.instance,
+        }
+        unhealthy = self.health.unhealthy()
+        if unhealthy:
+            load["unhealthy"] = unhealthy
+        return load
 
     def _sweep(self) -> None:
         """Look at every connection about once a second: unfinished handshakes, idle and old ones, those that stay."""
@@ -305,7 +340,10 @@ class Server:
         connection.send_away(reason)
 
     async def _drain(self, grace_s: float) -> None:
+        if self._before_drain and grace_s > 0:
+            await self._part(min(grace_s, _PARTING_S))
         self._load.draining = True
+        self.health.end()
         for listener in self._listeners:
             listener.close()
         try:
@@ -314,6 +352,25 @@ class Server:
             await self._until_quiet(grace_s)
         finally:
             await self._stop()
+
+    async def _part(self, patience_s: float) -> None:
+        """Do what is to be done before a drain, no longer than the patience or the cut."""
+        parting = asyncio.gather(*(leave() for leave in self._before_drain), return_exceptions=True)
+        cut = asyncio.ensure_future(self._cut.wait())
+        either: list[asyncio.Future[Any]] = [parting, cut]
+        try:
+            await asyncio.wait(either, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            cut.cancel()
+        if not parting.done():
+            parting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await parting
+            logger.warning("a registry did not take this server off its list within %g s", patience_s)
+            return
+        for outcome in parting.result():
+            if isinstance(outcome, Exception):
+                logger.warning("before the drain: %s", outcome)
 
     async def _until_quiet(self, grace_s: float) -> None:
         """Wait until clients have left and no one-way call of a datagram runs; no longer than the grace, or the cut."""
@@ -361,6 +418,7 @@ class Server:
                 await listener.wait_closed()
         finally:  # also when the loop is torn down meanwhile
             self._executors.close()
+            self._lag.stop()
             if self._watchdog is not None:
                 self._watchdog.stop()
             self._closed.set()
