@@ -67,7 +67,7 @@ class Fleet:
             desk = self.desks[name] = Desk(name)
             self.servers[name] = await self.place.serve(desk, listen=f"mem://{name}")
 
-    async def list(self, *names: str, **labels: str) -> None:
+    async def enlist(self, *names: str, **labels: str) -> None:
         """Have the store list servers, with `weight` and `version` and labels."""
         for name in names:
             registry = self._registry()
@@ -87,7 +87,7 @@ class Fleet:
     async def open(self, *names: str) -> None:
         """Start and list servers."""
         await self.start(*names)
-        await self.list(*names)
+        await self.enlist(*names)
 
     def connect(self, *, cluster: dict[str, Any] | None = None, **options: Any) -> Client:
         """A client of the store's registry; `cluster` are changes of `ClusterOptions`."""

@@ -201,8 +201,8 @@ async def _read(desk: Desk) -> None:
 async def test_a_route_tells_who_decided_what() -> None:
     fleet = Fleet()
     await fleet.start("a", "b", "c")
-    await fleet.list("a")
-    await fleet.list("b", "c", tag="canary")
+    await fleet.enlist("a")
+    await fleet.enlist("b", "c", tag="canary")
     client = fleet.connect(cluster={"routers": [ByTag("tag")], "breaker": ConsecutiveFailures})
     desk = client.stub(Desk)
     await desk.who()

@@ -80,7 +80,7 @@ async def test_a_registry_that_lost_its_data_takes_no_calls_from_servers_that_an
     await fleet.unlist("a", "b")
     assert await shares(desk, 10) == {"a": 5, "b": 5}, "they answer heartbeats, so they stay for a while"
     await asyncio.sleep(9)
-    await fleet.list("a")
+    await fleet.enlist("a")
     await asyncio.sleep(2)
     assert await shares(desk, 10) == {"a": 10}, "and b is gone after linger_s"
     await fleet.close()
@@ -138,7 +138,7 @@ async def test_without_a_server_a_call_fails_after_a_while_and_says_why() -> Non
     ) as none:
         await desk.who()
     assert (none.value.code, none.value.executed, now()) == (Code.UNAVAILABLE, False, 2.0)
-    await fleet.list("a")
+    await fleet.enlist("a")
     with pytest.raises(RpcError, match=r"mem://a: .*nobody listens") as unreachable:
         await desk.who()
     assert unreachable.value.executed is False
@@ -266,7 +266,7 @@ async def test_labels_and_weights_that_change_keep_the_node_and_its_connection()
     await shares(desk, 4)
     node = node_of(client, "a")
     await fleet.unlist("a")
-    await fleet.list("a", weight="7", zone="x", version="2.0")
+    await fleet.enlist("a", weight="7", zone="x", version="2.0")
     await asyncio.sleep(0.1)
     assert node_of(client, "a") is node
     assert (node.weight, node.version, dict(node.labels)) == (7, "2.0", {"zone": "x"})
