@@ -11,7 +11,11 @@ from rpcfw.endpoint import Endpoint
 
 
 class Node(Protocol):
-    """One endpoint as a balancer or a router sees it. The same object for as long as the endpoint is known."""
+    """One endpoint as a balancer or a router sees it. The same object for as long as the endpoint is known.
+
+    Nodes are equal by identity, and can be keys. Changed labels, versions and registered weights come with a new
+    sequence of nodes.
+    """
 
     @property
     def endpoint(self) -> Endpoint:

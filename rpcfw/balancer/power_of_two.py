@@ -1,0 +1,102 @@
+"""Power of two choices: of two nodes drawn by chance the one that is likely to answer sooner.
+
+Two choices are nearly as good as looking at all, without the herds that follow the single best (Mitzenmacher, "The
+Power of Two Choices in Randomized Load Balancing", 2001). The load is Finagle's peak EWMA latency times calls in
+progress; picking a node again that was left out for 3 s is from go-kratos' selector/p2c.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Sequence
+
+from rpcfw.balancer.policy import Node
+from rpcfw.call import Call
+from rpcfw.chance import new_rng
+
+FORCE_S = 3.0
+_UNKNOWN_S = 1e6
+"""Stands for the latency of a node that has calls in progress and has never answered: worse than any other."""
+_MAX_DOUBLINGS = 10
+
+
+class PowerOfTwo:
+    """Of two nodes by chance, the one with the lower latency x (calls in progress + 1) / weight.
+
+    The latency rises at once and falls slowly, so a node that stalls loses its calls within one answer. Each failure
+    since its last success doubles a node's load, up to 1,024 times: failing fast does not attract calls. A node that
+    has never answered is given one call at once, and no second one while others answer. A node that was not picked for
+    `force_s` seconds is picked the next time it is drawn, so that it can show that it has recovered.
+
+    Args:
+        rng: the source of chance.
+        force_s: how long a node is left out at most, as long as it is drawn; more than 0, `math.inf` for ever.
+        clock: seconds, never going back; the running loop's unless given.
+    """
+
+    def __init__(
+        self,
+        *,
+        rng: random.Random | None = None,
+        force_s: float = FORCE_S,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        if not force_s > 0:
+            raise ValueError(f"force_s={force_s!r} must be more than 0 seconds")
+        self._random = (rng or new_rng()).random
+        self._force_s = force_s
+        self._clock = clock or _loop_time
+        self._picked: dict[Node, float] = {}  # when; a node that is not in it may be forced
+        self._prune_at = -math.inf
+
+    def pick(self, nodes: Sequence[Node], call: Call) -> Node:
+        """The better one of two."""
+        count = len(nodes)
+        if count == 1:
+            return nodes[0]
+        first = int(self._random() * count)
+        second = int(self._random() * (count - 1))
+        if second >= first:
+            second += 1
+        better, worse = nodes[first], nodes[second]
+        now = self._clock()
+        load, other = _load(better, now), _load(worse, now)
+        if other < load:
+            better, worse, load, other = worse, better, other, load
+        if other == math.inf:  # of weight 0: never forced
+            if load == math.inf:
+                return self._pick_weighted(nodes, call, better)
+        elif self._picked.get(worse, -math.inf) + self._force_s <= now:
+            better = worse
+        self._picked[better] = now
+        if now >= self._prune_at:
+            self._prune(now)
+        return better
+
+    def _pick_weighted(self, nodes: Sequence[Node], call: Call, drawn: Node) -> Node:
+        weighted = [node for node in nodes if node.weight > 0]
+        return self.pick(weighted, call) if weighted else drawn
+
+    def _prune(self, now: float) -> None:
+        """Forget picks that are over `force_s` old: it makes no difference."""
+        after = now - self._force_s
+        self._picked = {node: at for node, at in self._picked.items() if at > after}
+        self._prune_at = now + min(self._force_s, FORCE_S)
+
+
+def _load(node: Node, now: float) -> float:
+    weight = node.weight
+    if weight <= 0:
+        return math.inf
+    statistics = node.statistics
+    load = (node.in_flight + 1) << min(statistics.consecutive_failures, _MAX_DOUBLINGS)
+    latency_s = statistics.latency_s(now)
+    if latency_s:
+        return latency_s * load / weight
+    return 0.0 if load == 1 else _UNKNOWN_S * load / weight
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
