@@ -69,6 +69,7 @@ class Pool:
         self._careful = True
         self._panicking = False
         self._known = False
+        self._described_anew = False
         self._closed = False
         self._waiting: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -107,6 +108,7 @@ class Pool:
             elif node.registration != registration or node.unlisted_at is not None:
                 if _restarted(node.registration, registration):
                     self._begin_anew(node)
+                self._described_anew |= node.registration != registration
                 node.registration, node.unlisted_at = registration, None
         for address in [address for address in self.nodes if address not in wanted]:
             node = self.nodes[address]
@@ -168,15 +170,14 @@ class Pool:
             text = "too many nodes are ejected: all get calls" if panicking else "ejection counts again"
             self._say(EventKind.PANIC, "", text)
         chosen = tuple(up if panicking or not healthy else healthy)
-        warming = options.warm_up_s > 0 and any(node.peer.warmth(now) < 1.0 for node in chosen)
-        if chosen != self._ready or warming:
-            self._ready = chosen
+        if chosen != self._ready or self._described_anew:
+            self._ready, self._described_anew = chosen, False
         self._careful = not chosen or bool(options.routers) or any(node.guarded for node in chosen)
-        self._look_again(now, warming)
+        self._look_again(now)
         if chosen:
             self._wake()
 
-    def _look_again(self, now: float, warming: bool) -> None:
+    def _look_again(self, now: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -187,8 +188,6 @@ class Pool:
         ]
         if self._outlier is not None and self.nodes:
             looks.append(self._outlier.next_look())
-        if warming:
-            looks.append(now + max(0.1, self._options.warm_up_s / 20))
         at = min(looks, default=math.inf)
         if at != math.inf:
             self._timer = self._loop.call_at(max(at, now), self._refresh)
@@ -280,8 +279,9 @@ class Pool:
                     {},
                 )
             nodes = routed
-        permitted = [node for node in nodes if node.permits(call, now)]
-        if len(permitted) != len(nodes):
+        permitted: Sequence[Node] = nodes
+        if not all(node.permits(call, now) for node in nodes):
+            permitted = [node for node in nodes if node.permits(call, now)]
             if note is not None:
                 refused = ", ".join(node.address for node in nodes if node not in permitted)
                 note(now, "breaker", f"open at {refused}")

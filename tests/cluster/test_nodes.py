@@ -358,3 +358,21 @@ async def test_two_services_at_one_endpoint_share_its_connection() -> None:
     assert await client.stub(Second).hello() == "hello"
     assert server.connections == 1
     await fleet.close()
+
+
+@virtual_time
+async def test_changed_labels_come_with_a_new_sequence_of_nodes() -> None:
+    fleet = Fleet()
+    await fleet.open("a", "b")
+    client = fleet.connect()
+    desk = client.stub(Desk)
+    await shares(desk, 4)
+    assert client._cluster is not None
+    pool = client._cluster._pools["tests.Desk"]
+    before = pool._ready
+    await fleet.unlist("a")
+    await fleet.enlist("a", zone="x")
+    await asyncio.sleep(0.1)
+    assert pool._ready == before
+    assert pool._ready is not before, "balancers and routers keep what they derive by the sequence's identity"
+    await fleet.close()

@@ -1,17 +1,20 @@
 """The contract of calls on the simulated network: `make sim` runs it over many seeds.
 
-A seed plays two parts. First some tests of the contract suite, as they are, between two hosts with the delay and loss
-of that seed. Then clients and servers under faults: every call must end once, in time, in one of the ways it may.
+A seed plays three parts. First the contract suite, every test of it as it is, between two hosts with the delay and loss
+of that seed. Then its share of the other suites of calls, dealt out so that each test has its turn as often as any
+other. Then clients and servers under faults: every call must end once, in time, in one of the ways it may.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import itertools
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 from _pytest.mark.structures import ParameterSet
@@ -22,25 +25,40 @@ from rpcfw.testing.conditions import Conditions, Latency
 from rpcfw.testing.host import Host
 from rpcfw.testing.schedule import Kind, Schedule, random_schedule
 from rpcfw.testing.simulation import SCENARIO, Simulation
-from tests.calls import test_contract
+from tests.calls import (
+    test_contract,
+    test_hops,
+    test_large_messages,
+    test_slow_links,
+    test_streams,
+    test_unread_streams,
+    test_versions,
+)
 from tests.calls.conftest import Served
 from tests.calls.contract import KINDS, OUT_OF_STOCK, SUCCESS, Contract, OutOfStock, Service, Step, call
 from tests.calls.place import QUIET, Place, assert_idle, assert_unused
 
-TESTS_PER_SEED = 12
+SHARE = 6
+"""How many tests of the other suites a seed plays."""
 CLIENTS, SERVERS = ("c1", "c2"), ("s1", "s2")
 CALLS_PER_CLIENT = 40
 CHAOS_S = 40.0
 SETTLE_S = 60.0
 IN_TIME_S = 0.5
 """How long after its deadline a call may end: a paused host hears of it when it goes on."""
+OTHERS = (test_streams, test_unread_streams, test_large_messages, test_slow_links, test_hops, test_versions)
 NOT_HERE = {
     # a function that waits for the loop cannot run within it, and that is where executors run here
     "test_blocking_code_runs_in_a_thread_with_the_call_in_its_context",
     "test_a_call_whose_thread_has_not_ended_counts_as_running",
+    # its answers are to come from other processes
+    "test_computing_code_runs_in_a_process_of_its_own",
+}
+IN_ORDER = {
     # handlers begin in the order of their calls because tasks do, unless their order is drawn from the seed
     "test_one_way_calls_do_not_wait_and_are_done_in_order",
 }
+Case = Callable[[Simulation], Awaitable[None]]
 
 
 class SimPlace(Place):
@@ -61,18 +79,20 @@ class SimPlace(Place):
 
 
 async def scenario(simulation: Simulation) -> None:
-    """Both parts."""
+    """All parts."""
     rng = simulation.rng
-    simulation.network.default = _conditions(rng)
-    cases = list(_cases())
-    for name, case in rng.sample(cases, TESTS_PER_SEED):
+    simulation.network.default = _conditions(rng, (1, 3, 6))
+    for name, case in [*_cases(test_contract), *_share(simulation.seed)]:
         simulation.record("test", SCENARIO, name)
         await _play(simulation, case)
+    simulation.network.default = _conditions(rng, (1, 1, 1))
     await _chaos(simulation)
+    OUT_OF_STOCK.with_traceback(None)  # which is one for all seeds, and would keep all that ever raised it
 
 
-def _conditions(rng: random.Random) -> Conditions:
-    segment_bytes = rng.choice((1448, 9000, 65_536))
+def _conditions(rng: random.Random, sizes: Sequence[int]) -> Conditions:
+    """Draw the delay and loss of a seed; `sizes` weighs the sizes of segments, of which the smallest takes longest."""
+    (segment_bytes,) = rng.choices((1448, 9000, 65_536), sizes)
     # each loss costs a retransmission of 0.2 s, and the large messages of the suite have 10 s
     losses = (0.0, 0.0001) if segment_bytes == 1448 else (0.0, 0.001, 0.003)
     return Conditions(
@@ -83,30 +103,42 @@ def _conditions(rng: random.Random) -> Conditions:
     )
 
 
-# -------------------------------------------------------------------------------------------- the suite, unchanged
+# -------------------------------------------------------------------------------------------- the suites, unchanged
 
 
-def _cases() -> Iterator[tuple[str, Callable[[Simulation], Awaitable[None]]]]:
-    """Every test of the suite that needs nothing but a place, with each of its parameters."""
-    for name, test in vars(test_contract).items():
-        if not name.startswith("test_") or name in NOT_HERE:
-            continue
-        for number, given in enumerate(_parameters(test)):
-            left = set(inspect.signature(test).parameters) - set(given)
-            if left <= {"place", "served"}:
-                yield f"{name}[{number}]", _case(test, given, left)
+def _cases(*suites: ModuleType) -> list[tuple[str, Case]]:
+    """Every test of the suites that needs nothing but a place, with each of its parameters."""
+    cases: list[tuple[str, Case]] = []
+    for suite in suites:
+        for name, test in vars(suite).items():
+            if not name.startswith("test_") or name in NOT_HERE or not inspect.iscoroutinefunction(test):
+                continue
+            for number, given in enumerate(_parameters(test)):
+                left = set(inspect.signature(test).parameters) - set(given)
+                if left <= {"place", "served", "here"}:
+                    cases.append((f"{name}[{number}]", _case(test, given, left)))
+    return cases
 
 
-def _case(test: Any, given: dict[str, Any], fixtures: set[str]) -> Callable[[Simulation], Awaitable[None]]:
+def _share(seed: int) -> list[tuple[str, Case]]:
+    """This seed's tests of the other suites: so many seeds on end as it takes play each of them, in a drawn order."""
+    cases = _cases(*OTHERS)
+    shares = -(-len(cases) // SHARE)
+    random.Random(f"shares {seed // shares}").shuffle(cases)
+    return cases[seed % shares :: shares]
+
+
+def _case(test: Any, given: dict[str, Any], fixtures: set[str]) -> Case:
     async def case(simulation: Simulation) -> None:
         place = SimPlace(simulation)
+        fitted: dict[str, Any] = {name: place for name in ("place", "here") if name in fixtures}
         if "served" in fixtures:
             service = Service()
             server = await place.serve(service)
             client = place.connect(server)
-            await test(served=Served(client.stub(Contract), server, client, service), **given)
-        else:
-            await test(place=place, **given)
+            fitted["served"] = Served(client.stub(Contract), server, client, service)
+        with simulation.loop.in_order() if test.__name__ in IN_ORDER else contextlib.nullcontext():
+            await test(**fitted, **given)
         await place.close()
 
     return case
@@ -132,7 +164,7 @@ def _parameters(test: Any) -> Iterator[dict[str, Any]]:
         yield {name: value for part in chosen for name, value in part.items()}
 
 
-async def _play(simulation: Simulation, case: Callable[[Simulation], Awaitable[None]]) -> None:
+async def _play(simulation: Simulation, case: Case) -> None:
     loop = simulation.loop
     before = set(loop.tasks())
     async with asyncio.timeout(600):

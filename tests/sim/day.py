@@ -49,7 +49,7 @@ class Census:
 
     Attributes:
         tasks: not ended, of all hosts.
-        timers: set, of all hosts and the network.
+        timers: set, of all hosts; those of the network come and go with heartbeats, and end with their sockets.
         handlers: running.
         calls: in progress at the client.
         connections: at the servers.
@@ -127,7 +127,7 @@ class Day:
         types = Counter(map(type, everything))
         census = Census(
             tasks=len(self._simulation.loop.tasks()),
-            timers=len(self._simulation.loop._timers),
+            timers=self._simulation.loop._timers.of_hosts(),
             handlers=sum(server.running for server in servers),
             calls=in_flight(self._client),
             connections=sum(server.connections for server in servers),
