@@ -7,7 +7,6 @@ failure accrual and Envoy's outlier detection.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Self
 
@@ -146,7 +145,7 @@ class Node:
             self._left(breakers, begun, self._judge(error))
             raise
         if call.method.kind.streams_out:
-            return _Items(result, functools.partial(self._stream_left, breakers), self._judge)
+            return _Items(result, _Stream(self, breakers), self._judge)
         self._left(breakers, begun, False)
         return result
 
@@ -160,19 +159,21 @@ class Node:
             if not ticket:
                 for other, others in passed:
                     other.leave(now, others, None)
-                wait_s = max(0.0, breaker.retry_at(now) - now)
-                about = f"the breaker of {what}" if breaker is not self.breaker else what
-                error = RpcError(
-                    Code.UNAVAILABLE,
-                    f"{self.address}: {about} is {breaker.state(now).value}, as calls failed there lately; "
-                    f"it lets calls through again in {wait_s:.1f} s",
-                    {"breaker": breaker.state(now).value},
-                    executed=False,
-                )
-                error.endpoint = self.address
-                raise error
+                raise self._refused(breaker, what, now)
             passed.append((breaker, ticket))
         return tuple(passed)
+
+    def _refused(self, breaker: Breaker, what: str, now: float) -> RpcError:
+        about = what if breaker is self.breaker else f"the breaker of {what}"
+        state, wait_s = breaker.state(now), breaker.retry_at(now) - now
+        if state is State.OPEN:
+            then = f"it lets calls through again in {wait_s:.1f} s"
+        else:
+            then = "it lets only some calls through, until they succeed"
+        message = f"{self.address}: {about} is {state.value}, as calls failed there lately; {then}"
+        error = RpcError(Code.UNAVAILABLE, message, {"breaker": state.value}, executed=False)
+        error.endpoint = self.address
+        return error
 
     def _method_breaker(self, call: Call) -> Breaker | None:
         make = self._options.method_breaker
@@ -201,16 +202,6 @@ class Node:
                 return None  # it has not reached the server; that it cannot be reached the peer knows
         return self._is_failure(error)
 
-    def _stream_left(self, breakers: Passed, failed: bool | None) -> None:
-        """A stream has ended: how long it went on says nothing of the node, how it ended does."""
-        now, statistics = self._loop.time(), self.statistics
-        statistics.in_flight -= 1
-        for breaker, ticket in breakers:
-            breaker.leave(now, ticket, failed)
-        if failed:
-            statistics.failed(now, 0.0)
-            self._on_verdict(self, True, 0.0)
-
     def _left(self, breakers: Passed, begun: float, failed: bool | None) -> None:
         now, statistics = self._loop.time(), self.statistics
         statistics.in_flight -= 1
@@ -225,31 +216,59 @@ class Node:
         self._on_verdict(self, failed, now - begun)
 
 
-class _Items:
-    """A reply that is a stream: the call lasts as long as it does."""
+class _Stream:
+    """A reply that is a stream, as its node sees it: it counts as in flight until its end.
 
-    def __init__(
-        self,
-        items: Any,
-        on_end: Callable[[bool | None], None],
-        judge: Callable[[BaseException], bool | None],
-    ) -> None:
+    That it begins is what a breaker wants to know; how it ends says something of the node, how long it went on does not.
+    """
+
+    def __init__(self, node: Node, breakers: Passed) -> None:
+        self._node = node
+        self._breakers = breakers
+
+    def began(self, failed: bool | None) -> None:
+        """Its first item came, or it ended before."""
+        now = self._node._loop.time()
+        for breaker, ticket in self._breakers:
+            breaker.leave(now, ticket, failed)
+        self._breakers = ()
+
+    def ended(self, failed: bool | None) -> None:
+        """It is over."""
+        self.began(failed)
+        node = self._node
+        node.statistics.in_flight -= 1
+        if failed:
+            node.statistics.failed(node._loop.time(), 0.0)
+            node._on_verdict(node, True, 0.0)
+
+
+class _Items:
+    """The items of a reply that is a stream."""
+
+    def __init__(self, items: Any, stream: _Stream, judge: Callable[[BaseException], bool | None]) -> None:
         self._items: AsyncIterator[Any] = items
-        self._on_end: Callable[[bool | None], None] | None = on_end
+        self._stream = stream
         self._judge = judge
+        self._began = False
+        self._over = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
         try:
-            return await self._items.__anext__()
+            item = await self._items.__anext__()
         except StopAsyncIteration:
             self._ended(False)
             raise
         except BaseException as error:
             self._ended(self._judge(error))
             raise
+        if not self._began:
+            self._began = True
+            self._stream.began(False)
+        return item
 
     async def aclose(self) -> None:
         """End the call; its caller wants no more."""
@@ -258,6 +277,6 @@ class _Items:
         await items.aclose()
 
     def _ended(self, failed: bool | None) -> None:
-        on_end, self._on_end = self._on_end, None
-        if on_end is not None:
-            on_end(failed)
+        if not self._over:
+            self._over = True
+            self._stream.ended(failed)

@@ -192,6 +192,33 @@ async def test_a_stream_counts_as_in_flight_until_it_ends_however_it_ends() -> N
     await fleet.close()
 
 
+@virtual_time
+async def test_an_endless_stream_closes_a_half_open_breaker_at_its_first_item() -> None:
+    fleet = Fleet()
+    await fleet.open("a")
+    client = fleet.connect(
+        cluster={"breaker": lambda: ConsecutiveFailures(failures=1), "outlier": None}, middleware=[]
+    )
+    desk = client.stub(Desk)
+    await desk.who()
+    fleet.desks["a"].fails = True
+    with pytest.raises(RpcError):
+        await desk.who()
+    fleet.desks["a"].fails = False
+    with pytest.raises(RpcError, match=r"the breakers of all 1 nodes|its breaker is open"):
+        await desk.who()
+    await asyncio.sleep(20)
+    streams = [desk.count(-1) for _ in range(2)]
+    for stream in streams:
+        await anext(stream)
+    assert await desk.who() == "a"
+    for stream in streams:
+        await stream.aclose()  # type: ignore[attr-defined]  # they are generators
+    assert node_of(client, "a").in_flight == 0
+    await fleet.place.settle()
+    await fleet.close()
+
+
 async def _read(desk: Desk) -> None:
     async for _ in desk.count(-1):
         pass
