@@ -59,7 +59,8 @@ class TlsTransport:
         except (OSError, ValueError) as error:
             message = f"cannot connect to {endpoint.address}: {_reason(error)}"
             raise RpcError(Code.FAILED_PRECONDITION, message, origin=Origin.LOCAL, executed=False) from error
-        hostname = config.server_hostname or endpoint.host
+        # a registry over a network cannot say this label (rpcfw.registry.public); DNS and files of this host can
+        hostname = config.server_hostname or endpoint.labels.get("hostname") or endpoint.host
         return await open_link(
             endpoint,
             self._connect_timeout_s,
