@@ -14,12 +14,12 @@ class Registry(Protocol):
 
     A registry that cannot be reached costs nothing: what was known stays known, and what was registered is registered
     again when it is back. Only closing it ends a watch or a registration that goes on.
-
-    Attributes:
-        problem: why the registry cannot be reached at present, a sentence; empty when all is well.
     """
 
-    problem: str
+    @property
+    def problem(self) -> str:
+        """Why the registry cannot be reached at present, a sentence; empty when all is well."""
+        ...
 
     def register(self, registration: Registration) -> AbstractAsyncContextManager[None]:
         """Offer a service while the block runs.
