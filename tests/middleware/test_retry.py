@@ -214,7 +214,7 @@ async def test_a_client_of_one_endpoint_waits_for_the_next_attempt_to_connect() 
     server = rpcfw.serve(Steady(), listen="mem://late", transports=transports, limits=QUIET)
     async with rpcfw.connect("mem://late", transports=transports) as client:
         calling = asyncio.ensure_future(client.stub(Steady).ping())
-        while not cast(Any, client.nodes[0])._failures:
+        while not cast(Any, client.channels[0])._failures:
             await asyncio.sleep(0)
         async with server:
             assert await calling == 1
