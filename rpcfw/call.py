@@ -42,6 +42,11 @@ class Exchange(Protocol):
         """Whether the handler has ended; what it left running no longer serves this call."""
         ...
 
+    @property
+    def orphaned(self) -> bool:
+        """Whether the link to the caller broke: it wants a reply no more here, but may come again."""
+        ...
+
     def set_reply_metadata(self, metadata: Metadata) -> None:
         """Send these with the reply. Later calls add to and overwrite earlier ones."""
 

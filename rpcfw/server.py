@@ -24,6 +24,7 @@ from rpcfw.errors import Code, InterfaceError
 from rpcfw.health import Health
 from rpcfw.interface import spec_of
 from rpcfw.limiter.lag import LagMeter
+from rpcfw.middleware import Dedupe
 from rpcfw.offload import Executors
 from rpcfw.reflection import Reflection
 from rpcfw.skeleton import handlers_of
@@ -41,6 +42,8 @@ _ENDING_S = 1.0
 _PARTING_S = 2.0
 """How long a drain waits for registries to take a server off their lists."""
 _LAG_INTERVAL_S = 0.25
+_MAX_UNHEALTHY = 64
+"""So many services a heartbeat names; its reader takes no more."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -250,7 +253,8 @@ class Server:
                 if code is not None:
                     self._codes[code] = method.path
             services[spec.name] = (spec.version, methods)
-        return Table(entries, by_name, Hello(self.limits.connection, services))
+        memory = next((wrap.memory for wrap in middleware if isinstance(wrap, Dedupe)), "")
+        return Table(entries, by_name, Hello(self.limits.connection, services, memory))
 
     async def _listen_at(self, endpoint: Endpoint) -> None:
         if endpoint.scheme == "udp":
@@ -301,7 +305,7 @@ class Server:
             "uptime_s": round(asyncio.get_running_loop().time() - self._started_at, 3),
             "instance": self.instance,
         }
-        unhealthy = self.health.unhealthy()
+        unhealthy = self.health.unhealthy()[:_MAX_UNHEALTHY]
         if unhealthy:
             load["unhealthy"] = unhealthy
         return load

@@ -219,7 +219,7 @@ class Node:
 class _Stream:
     """A reply that is a stream, as its node sees it: it counts as in flight until its end.
 
-    That it begins is what a breaker wants to know; how it ends says something of the node, how long it went on does not.
+    That it begins is what a breaker wants to know. How it ends says something of the node, how long it went on nothing.
     """
 
     def __init__(self, node: Node, breakers: Passed) -> None:

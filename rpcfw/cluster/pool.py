@@ -253,7 +253,8 @@ class Pool:
             now = self._loop.time()
             nodes: Sequence[Node] = self._ready
             if route is not None and route.pinned is not None:
-                nodes = [node for node in nodes if node.address == route.pinned]
+                node = self.nodes.get(route.pinned)  # also one that is ejected: there is no other to go to
+                nodes = [node] if node is not None and node.peer.up else []
             if nodes:
                 return self._narrow(nodes, call, route, now)
             if self._closed:
@@ -261,7 +262,7 @@ class Pool:
             if now >= give_up_at:
                 raise self._none_there() if route is None or route.pinned is None else self._not_pinned(route)
             if route is not None:
-                route.note(now, "cluster", f"waits: {self._why_none()}")
+                route.note(now, "cluster", f"waits for {route.pinned or self._why_none()}")
             await self._until_changed(give_up_at)
 
     def _narrow(self, nodes: Sequence[Node], call: Call, route: Route | None, now: float) -> Node:
@@ -343,10 +344,9 @@ class Pool:
         )
 
     def _not_pinned(self, route: Route) -> RpcError:
-        return self._unavailable(
-            f"{route.pinned}, the only node that may take this call, cannot be reached",
-            {"waited_s": self._options.wait_s},
-        )
+        """Without `waited_s`: who must go to that very node may well wait for it again."""
+        message = f"{route.pinned}, the only node that may take this call, cannot be reached"
+        return self._unavailable(message, {})
 
     def _all_open(self, nodes: Sequence[Node], call: Call, now: float) -> RpcError:
         times = [

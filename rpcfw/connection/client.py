@@ -25,6 +25,7 @@ from rpcfw.interface import MethodSpec
 from rpcfw.wire.frames import (
     END,
     MAX_STREAM_ID,
+    MEMORY,
     METADATA,
     ONEWAY,
     REQUEST,
@@ -36,6 +37,7 @@ from rpcfw.wire.handshake import Hello, Settings
 
 _DESCRIBE_TIMEOUT_S = 5.0
 _FOREVER = math.inf
+_MEMORY_ON_THE_WIRE = MEMORY.encode()
 _SMALL_BYTES = 1024
 """Messages up to this size fit any peer's limits and are not looked at further."""
 
@@ -301,9 +303,13 @@ class ClientConnection:
         self._deadlines.close()
         pending = list(self._pending.values())
         self._pending.clear()
+        memory = self.hello.memory if self.hello is not None else ""
         for future, _, _ in pending:
             if not future.done():
-                future.set_exception(RpcError(failure.code, failure.message, origin=Origin.CONNECTION))
+                details = {"memory": memory} if memory else None
+                future.set_exception(
+                    RpcError(failure.code, failure.message, details, origin=Origin.CONNECTION)
+                )
         self._on_closed()
 
     def _deadlines_of_calls(self) -> list[tuple[int, float]]:
@@ -342,6 +348,8 @@ class ClientConnection:
         """Flags and body of a request that has metadata or is large. Raises RpcError when it is too large."""
         flags = END
         if call.metadata_bytes:
+            if _MEMORY_ON_THE_WIRE in call.metadata_bytes:
+                self._refuse_to_another(call)
             flags |= METADATA
             head = with_metadata(call.metadata_bytes, b"")
             body = head + body if isinstance(body, bytes) else [head, *body]
@@ -354,6 +362,18 @@ class ClientConnection:
                 executed=False,
             )
         return flags, body
+
+    def _refuse_to_another(self, call: Call) -> None:
+        """A call that comes again goes to the server that may have run it, or nowhere."""
+        memory = call.metadata.get(MEMORY)
+        if memory is not None and (self.hello is None or memory != self.hello.memory):
+            raise RpcError(
+                Code.ABORTED,
+                f"{call.method.path}: what became of the first attempt of this call cannot be known: {self.peer} "
+                "has been restarted since, or does not remember calls (middleware Dedupe)",
+                {"outcome": "unknown"},
+                origin=Origin.CONNECTION,
+            )
 
     def _closing(self) -> RpcError:
         why = f": {self.farewell}" if self.farewell else ""

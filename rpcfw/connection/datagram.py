@@ -196,6 +196,7 @@ class _Sender:
     def __init__(self, address: Any) -> None:
         self._address = address
         self.ended = False
+        self.orphaned = False
 
     @property
     def peer(self) -> str:

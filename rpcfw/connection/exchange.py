@@ -72,6 +72,7 @@ class ServerExchange(msgspec.Struct, eq=False):
         silent: the client wants no reply any more.
         cancelled: the handler has been cancelled, which is done once.
         ended: the handler has ended.
+        orphaned: the link to the caller broke; it may come again with the same key.
     """
 
     session: Session
@@ -82,6 +83,7 @@ class ServerExchange(msgspec.Struct, eq=False):
     silent: bool = False
     cancelled: bool = False
     ended: bool = False
+    orphaned: bool = False
     reply_metadata: dict[str, str | bytes] | None = None
     receiver: ItemReceiver | None = None
     sender: ItemSender | None = None

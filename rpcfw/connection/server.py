@@ -342,7 +342,7 @@ class ServerConnection:
 
     def _lost(self, reason: str, error: BaseException | None) -> None:
         for stream, exchange in list(self._exchanges.items()):
-            exchange.silent = True
+            exchange.silent = exchange.orphaned = True
             if not exchange.codec.spec.oneway:  # nobody waits for those, here or elsewhere: they go on
                 self._cancel(exchange, stream)
         if not self._exchanges:

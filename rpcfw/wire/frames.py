@@ -61,6 +61,8 @@ VERSION: Final = 1
 BY_NAME: Final = 0
 """The method id of a request that names its method in the metadata entry `METHOD_NAME` instead."""
 METHOD_NAME: Final = ":method"
+MEMORY: Final = ":memory"
+"""In the metadata of a call that comes again: the only memory of calls that may take it."""
 MAX_STREAM_ID: Final = 0xFFFF_FFFF
 TICKS_PER_S: Final = 100_000
 _U32 = struct.Struct("<I")

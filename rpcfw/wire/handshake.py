@@ -18,6 +18,7 @@ from rpcfw.wire.frames import HELLO, MAGIC, VERSION, frame
 MIN_FRAME_BYTES = 16 * 1024
 """Every peer takes frames of this size, so that small messages need not be measured (RFC 9113 section 6.5.2)."""
 MAX_SIZE = (1 << 31) - 1
+_MAX_MEMORY_CHARS = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,11 +54,13 @@ class MethodEntry:
 class Hello:
     """One side's first frame.
 
-    `services` maps a service's name to its version and its methods by name; empty from a client.
+    `services` maps a service's name to its version and its methods by name; empty from a client. `memory` names what
+    the server remembers of calls with a key, if it does.
     """
 
     settings: Settings
     services: Mapping[str, tuple[str, Mapping[str, MethodEntry]]] = dataclasses.field(default_factory=dict)
+    memory: str = ""
 
     def pack(self) -> bytes:
         """The HELLO frame."""
@@ -69,6 +72,8 @@ class Hello:
                 for name, (version, methods) in self.services.items()
             },
         }
+        if self.memory:
+            body["memory"] = self.memory
         return frame(HELLO, 0, 0, 0, MAGIC, msgpack.packb(body))
 
     @classmethod
@@ -85,6 +90,7 @@ class Hello:
                 **{field.name: _size(fields, field.name) for field in dataclasses.fields(Settings)}
             )
             services = {name: _service(entry) for name, entry in fields.get("services", {}).items()}
+            memory = str(fields.get("memory", ""))[:_MAX_MEMORY_CHARS]
         except (
             ValueError,
             TypeError,
@@ -95,7 +101,7 @@ class Hello:
             msgpack.UnpackException,
         ) as error:
             raise ProtocolError(f"the handshake cannot be read: {type(error).__name__} {error}") from None
-        return cls(settings, services)
+        return cls(settings, services, memory)
 
 
 def _size(fields: dict[str, Any], name: str) -> int:

@@ -107,6 +107,7 @@ async def _play(name: str) -> list[Said]:
     settings = Settings() if name in ("unary", "options", "errors") else SMALL
     limits = rpcfw.Limits(block_threshold_s=None, keepalive_s=None, connection=settings)
     server = serve(Orders(), limits=limits)
+    server.instance = "0123456789abcdef"  # drawn by chance otherwise
     ends = await Ends(server, settings).open()
     await SCENES[name](ends, ends.stub(Orders))
     said = [(who, frame) for who, data in ends.writes for frame in split(data)]
