@@ -11,20 +11,43 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, RpcError
+from rpcfw.interface import ServiceSpec
 from rpcfw.registry import Registration, Registry, open_registry
-from rpcfw.server import Server
 
 logger = logging.getLogger("rpcfw")
 
 _AGAIN_S = 1.0
 """After so many seconds a registry that was away is asked again."""
 _WILDCARDS = ("0.0.0.0", "::", "")
+
+
+class Served(Protocol):
+    """What a membership needs of a server."""
+
+    @property
+    def specs(self) -> Sequence[ServiceSpec]:
+        """The services it serves."""
+        ...
+
+    @property
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Where it listens."""
+        ...
+
+    @property
+    def instance(self) -> str:
+        """Names this run of it."""
+        ...
+
+    def before_drain(self, leave: Callable[[], Awaitable[None]]) -> None:
+        """Have something done before it drains."""
+        ...
 
 
 class Membership:
@@ -40,7 +63,7 @@ class Membership:
 
     def __init__(
         self,
-        server: Server,
+        server: Served,
         registry: Registry,
         endpoints: Sequence[Endpoint],
         describe: Callable[[Endpoint], Endpoint],
@@ -70,7 +93,7 @@ class Membership:
             raise
         finally:
             tried.cancel()
-        if self._staying.done():
+        if self._staying.done() and not self._leaving.is_set():
             await self._staying  # raises what is wrong with it
         return self
 
@@ -139,7 +162,7 @@ class Membership:
 
 
 def register(
-    server: Server,
+    server: Served,
     registry: Registry | str,
     *,
     advertise: str | Endpoint | Sequence[str | Endpoint] = (),

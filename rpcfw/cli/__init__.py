@@ -1,1 +1,1 @@
-"""The command line: `rpcfw run`, `call`, `list`, `describe`, `new`, `gen`, `check`. Nothing of rpcfw imports it."""
+"""The command line: `rpcfw run`, `call`, `list`, `services` and the others. Nothing of rpcfw imports it."""

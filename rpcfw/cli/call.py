@@ -11,11 +11,13 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
+from rpcfw.call import Route
 from rpcfw.cli.notation import parameters_of
 from rpcfw.cli.output import CommandError, Exit, put, say, to_json
-from rpcfw.cli.show import client_of, method_in, split_name
+from rpcfw.cli.reach import Reach
+from rpcfw.cli.show import method_in
 from rpcfw.cli.values import ValueProblem, ValueReader
-from rpcfw.generic import GenericStub, schema_from, service_from_schema, services_of
+from rpcfw.generic import GenericStub, service_from_schema
 from rpcfw.interface import Schema
 
 _READ_BYTES = 64 * 1024
@@ -34,6 +36,7 @@ class CallOptions:
         stdin: read that JSON object from stdin.
         metadata: ``key=value``, sent beside the arguments.
         show_metadata: print what came back beside the reply, on stderr.
+        why: print who decided what about the way of the call, on stderr.
     """
 
     method: str
@@ -44,6 +47,7 @@ class CallOptions:
     timeout_s: float | None = None
     metadata: Sequence[str] = ()
     show_metadata: bool = False
+    why: bool = False
     as_json: bool = False
 
 
@@ -53,10 +57,9 @@ def call(options: CallOptions) -> None:
 
 
 async def _call(options: CallOptions) -> None:
-    async with client_of(options.endpoint) as client:
-        known = [service.name for service in await services_of(client)]
-        service, name = split_name(options.method, known)
-        schema = await schema_from(client, service)
+    async with Reach(options.endpoint) as reach:
+        service, name = await reach.split(options.method)
+        schema = await reach.schema(service)
         if name is None:
             raise CommandError(
                 f"{service} is a service; name a method too: {', '.join(schema['methods'])}", Exit.USAGE
@@ -71,13 +74,33 @@ async def _call(options: CallOptions) -> None:
         if streamed is not None:
             arguments[streamed["name"]] = _items_from_stdin(reader, streamed["type"])
         replied: dict[str, str | bytes] = {}
-        stub = GenericStub(client, service_from_schema(schema)).with_options(
-            timeout_s=options.timeout_s, metadata=_metadata(options.metadata), reply_metadata=replied
+        route = Route()
+        stub = GenericStub(reach.client, service_from_schema(schema)).with_options(
+            timeout_s=options.timeout_s,
+            metadata=_metadata(options.metadata),
+            reply_metadata=replied,
+            route=route if options.why else None,
         )
-        await _print_reply(stub, method, arguments, options.as_json)
+        try:
+            await _print_reply(stub, method, arguments, options.as_json)
+        finally:  # most of all of a call that fails
+            if options.why:
+                _tell_why(route, options.as_json)
         if options.show_metadata:
             for key, value in replied.items():
                 say(f"{key}: {value if isinstance(value, str) else to_json(value)}")
+
+
+def _tell_why(route: Route, as_json: bool) -> None:
+    if as_json:
+        start = route.notes[0].at if route.notes else 0.0
+        notes = [
+            {"at_ms": round((note.at - start) * 1000, 3), "who": note.who, "what": note.what}
+            for note in route.notes
+        ]
+        say(to_json(notes))
+    else:
+        say(str(route) or "nothing was decided: the call had one endpoint to go to")
 
 
 async def _print_reply(stub: GenericStub, method: Schema, arguments: dict[str, Any], as_json: bool) -> None:

@@ -13,7 +13,7 @@ import typer
 
 import rpcfw
 from rpcfw.cli import sim
-from rpcfw.cli.notation import DEFAULT_ENDPOINT
+from rpcfw.cli.notation import DEFAULT_ENDPOINT, DEFAULT_REGISTRY
 from rpcfw.cli.options import DebugOption, JsonOption
 from rpcfw.cli.output import EXIT_CODES, EXIT_CODES_SHORT, reporting
 
@@ -33,7 +33,8 @@ EndpointOption = Annotated[
     typer.Option(
         *("--endpoint", "-e"),
         metavar="URL",
-        help=f"The server to ask. Default: RPCFW_ENDPOINT of the environment, else {DEFAULT_ENDPOINT}",
+        help="The server to ask, or a registry that lists some, such as zeroconf://. "
+        f"Default: RPCFW_ENDPOINT of the environment, else {DEFAULT_ENDPOINT}",
     ),
 ]
 TimeoutOption = Annotated[
@@ -95,6 +96,33 @@ def run(  # noqa: PLR0913  # an option each
     uvloop: Annotated[
         bool | None, typer.Option("--uvloop/--no-uvloop", help="Default: uvloop where it is installed.")
     ] = None,
+    register: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--register",
+            "-r",
+            metavar="URL",
+            help="A registry to be found by, such as zeroconf:// or etcd://HOST:2379; may be repeated.",
+        ),
+    ] = None,
+    advertise: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--advertise",
+            metavar="URL",
+            help="Where clients reach it, if not where it listens; may be repeated.",
+        ),
+    ] = None,
+    weight: Annotated[
+        int | None, typer.Option("--weight", min=0, metavar="N", help="Its share of calls. Default: 100")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="KEY=VALUE", help="For routers, such as zone=a; may be repeated."),
+    ] = None,
+    probes: Annotated[
+        str, typer.Option("--probes", metavar="HOST:PORT", help="Answer /livez and /readyz over HTTP there.")
+    ] = "",
     debug: DebugOption = False,
 ) -> None:
     """Serve what a file or module defines.
@@ -108,17 +136,24 @@ def run(  # noqa: PLR0913  # an option each
     second one ends at once. --workers N starts N processes on one port, and
     again what crashes.
 
+    With --register clients find the server by the names of its services. It is
+    registered when it takes calls, all workers as one, and taken off the list
+    before it drains.
+
     Examples:
       rpcfw run app.py
+      rpcfw run app.py --register zeroconf:// --label zone=a --probes 127.0.0.1:8080
       rpcfw run shop.server:create --listen tcp://0.0.0.0:7000 --workers 4
       rpcfw run app.py --listen unix:///run/shop.sock --listen tcp://127.0.0.1:0
       rpcfw run app.py --listen 'tls://0.0.0.0:7443?cert=my.pem&key=my.key'
     """
     with reporting(debug=debug):
+        from rpcfw.cli.places import PlaceOptions, labels_of
         from rpcfw.cli.run import RunOptions
         from rpcfw.cli.run import run as run_here
 
-        chosen = RunOptions(target, listen or [], grace, dev, uvloop, debug)
+        place = PlaceOptions(register or (), advertise or (), weight, labels_of(label or ()), probes)
+        chosen = RunOptions(target, listen or [], grace, dev, uvloop, debug, place)
         if workers == 1:
             run_here(chosen)
         else:
@@ -154,6 +189,12 @@ def call(  # noqa: PLR0913  # an option each
     show_metadata: Annotated[
         bool, typer.Option("--show-metadata", help="Print what comes back beside the reply, on stderr.")
     ] = False,
+    why: Annotated[
+        bool,
+        typer.Option(
+            "--why", help="Print which router, balancer, breaker or retry decided what, and why, on stderr."
+        ),
+    ] = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -174,6 +215,7 @@ def call(  # noqa: PLR0913  # an option each
       rpcfw call shop.Orders.watch user=ada | head -n 3
       rpcfw call search.Search.upload < documents.jsonl
       rpcfw call photos.Album.add data=@cat.jpg -m trace=7 -e tcp://10.0.0.7:7000
+      rpcfw call shop.Orders.get order_id=7 --endpoint zeroconf:// --why
     """
     with reporting(as_json=json, debug=debug):
         from rpcfw.cli.call import CallOptions
@@ -189,6 +231,7 @@ def call(  # noqa: PLR0913  # an option each
                 timeout,
                 metadata or (),
                 show_metadata,
+                why,
                 as_json=json,
             )
         )
@@ -203,10 +246,12 @@ def list_(
 ) -> None:
     """List the services of a running server.
 
-    Any server can be asked, whatever it serves.
+    Any server can be asked, whatever it serves, or a registry for all that it
+    lists. rpcfw services shows who serves them.
 
     Examples:
       rpcfw list
+      rpcfw list -e zeroconf://
       rpcfw list -e unix:///run/shop.sock --json
     """
     with reporting(as_json=json, debug=debug):
@@ -241,6 +286,52 @@ def describe(  # an option each
         from rpcfw.cli.show import describe as describe_services
 
         describe_services(name, _endpoint(endpoint), as_json=json, as_schema=schema, timeout_s=timeout)
+
+
+@app.command(epilog=EXIT_CODES_SHORT)
+def services(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SERVICE...", help="All that the registry lists unless given.", show_default=False
+        ),
+    ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            *("--registry", "-r"),
+            metavar="URL",
+            help=f"The registry to ask. Default: RPCFW_REGISTRY of the environment, else {DEFAULT_REGISTRY}",
+        ),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch/--once", help="Go on, and show what changes as it does, until Ctrl-C.")
+    ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout", min=0.001, max=600, metavar="SECONDS", help="How long registry and servers may take."
+        ),
+    ] = 2.0,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show who provides what: the servers in a registry, and how they do.
+
+    Each server is asked itself: whether it does well, how many calls it is
+    running, how much its event loop lags. One that cannot be reached is shown
+    with the reason. With --json it is one document; with --watch one a line.
+
+    Examples:
+      rpcfw services
+      rpcfw services shop.Orders --registry etcd://10.0.0.5:2379 --watch
+      rpcfw services --json | jq '.[] | select(.health != "SERVING")'
+    """
+    with reporting(as_json=json, debug=debug):
+        from rpcfw.cli.services import show, watch_on
+
+        url = registry or os.environ.get("RPCFW_REGISTRY") or DEFAULT_REGISTRY
+        (watch_on if watch else show)(url, names or (), as_json=json, timeout_s=timeout)
 
 
 @app.command(epilog=EXIT_CODES_SHORT)

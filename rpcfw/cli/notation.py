@@ -13,6 +13,7 @@ from rpcfw.interface import CallKind, Schema
 from rpcfw.interface.notation import spell
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:7000"
+DEFAULT_REGISTRY = "zeroconf://"
 _SAMPLES = {
     "int": "1",
     "float": "1.5",
@@ -142,4 +143,13 @@ class _Messages:
         return f"class {definition['name']}{f'({parent})' if parent else ''}:\n{indented(body)}"
 
 
-__all__ = ["DEFAULT_ENDPOINT", "indented", "messages", "parameters_of", "remarks", "sample_call", "signature"]
+__all__ = [
+    "DEFAULT_ENDPOINT",
+    "DEFAULT_REGISTRY",
+    "indented",
+    "messages",
+    "parameters_of",
+    "remarks",
+    "sample_call",
+    "signature",
+]

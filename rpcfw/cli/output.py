@@ -14,11 +14,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rpcfw.cli.values import jsonable
 from rpcfw.errors import Code, InterfaceError, RpcError, ServiceError
 from rpcfw.generic import GenericError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Exit(enum.IntEnum):
@@ -107,21 +110,27 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
 
 def put_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Rows in aligned columns; the last one is broken into lines where the terminal is narrow."""
-    from rich import box
     from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 1_000, highlight=False)
+    with console.capture() as captured:
+        console.print(table_of(headers, rows))
+    put("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def table_of(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """The table that `put_table` prints, for who shows it otherwise."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 1_000, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for header in headers[:-1]:
         table.add_column(header, no_wrap=True)
     table.add_column(headers[-1], overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    with console.capture() as captured:
-        console.print(table)
-    put("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    return table
 
 
 def _told(error: Exception) -> tuple[Exit, dict[str, Any]]:

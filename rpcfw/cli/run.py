@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import rpcfw
 from rpcfw.cli.notation import DEFAULT_ENDPOINT, sample_call
 from rpcfw.cli.output import CommandError, Exit, put, say
+from rpcfw.cli.places import PlaceOptions, Places
 from rpcfw.cli.target import implementations_of, load
 from rpcfw.interface import service_schema
 from rpcfw.transport import TcpTransport, TlsTransport, Transport, default_transports
@@ -46,6 +47,7 @@ class RunOptions:
         dev: send tracebacks to callers.
         uvloop: True and False are orders, None takes it where it is installed.
         debug: tell errors with their traceback.
+        place: registries and probes; None where another process sees to them.
     """
 
     target: str
@@ -54,19 +56,29 @@ class RunOptions:
     dev: bool = False
     uvloop: bool | None = None
     debug: bool = False
+    place: PlaceOptions | None = None
+
+
+OnServing = Callable[[rpcfw.Server, str], None]
+"""Is told, on the loop, that a server takes calls, with a command line to try; empty where it serves nothing."""
 
 
 def run(options: RunOptions) -> None:
     """Serve in this process until it is told to stop."""
-    serve(options, lambda hint: say(f"call it: {hint}"))
+
+    def tell(server: rpcfw.Server, hint: str) -> None:
+        if hint:
+            say(f"call it: {hint}")
+
+    serve(options, tell)
 
 
-def serve(options: RunOptions, on_serving: Callable[[str], None], *, as_worker: bool = False) -> None:
+def serve(options: RunOptions, on_serving: OnServing, *, as_worker: bool = False) -> None:
     """Serve on a loop of this thread until the process is told to stop.
 
     Args:
         options: what to serve.
-        on_serving: called with a command line to try, once calls are taken.
+        on_serving: called once calls are taken.
         as_worker: share the port with other processes, and leave it to the supervisor to speak of the end.
     """
     factory = loop_factory(options.uvloop)
@@ -91,22 +103,28 @@ def loop_factory(wanted: bool | None) -> Callable[[], asyncio.AbstractEventLoop]
     return uvloop.new_event_loop
 
 
-async def _serve(thing: Any, options: RunOptions, on_serving: Callable[[str], None], as_worker: bool) -> None:
+async def _serve(thing: Any, options: RunOptions, on_serving: OnServing, as_worker: bool) -> None:
     server = await _server(thing, options, as_worker)
     gc.collect()
     gc.freeze()  # what is loaded by now stays; the collector need not walk it again under load
-    try:
-        await server.start()
-    except ValueError as error:  # an endpoint that cannot serve, such as TLS without a certificate
-        raise CommandError(str(error), Exit.USAGE) from error
-    stop = _Stop(server, options.grace_s, silent if as_worker else say)
-    names = ", ".join(f"{spec.name} {spec.version}" for spec in server.specs) or "nothing"
-    for endpoint in server.endpoints:
-        put(f"serving {names} at {endpoint.address} (pid {os.getpid()})")
-    if server.specs:
-        on_serving(sample_call(service_schema(server.specs[0]), server.endpoint.address))
-    await server.wait_closed()
-    await stop.finished()
+    async with Places(server, options.place or PlaceOptions()) as places:
+        try:
+            await server.start()
+        except ValueError as error:  # an endpoint that cannot serve, such as TLS without a certificate
+            raise CommandError(str(error), Exit.USAGE) from error
+        stop = _Stop(server, options.grace_s, silent if as_worker else say)
+        names = ", ".join(f"{spec.name} {spec.version}" for spec in server.specs) or "nothing"
+        for endpoint in server.endpoints:
+            put(f"serving {names} at {endpoint.address} (pid {os.getpid()})")
+        address = server.endpoint.address
+        on_serving(server, sample_call(service_schema(server.specs[0]), address) if server.specs else "")
+        try:
+            await places.take()
+        except BaseException:
+            await server.close()
+            raise
+        await server.wait_closed()
+        await stop.finished()
 
 
 async def _server(thing: Any, options: RunOptions, as_worker: bool) -> rpcfw.Server:

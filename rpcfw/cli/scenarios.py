@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rpcfw.cli.output import CommandError, Exit, put, say, to_json
 from rpcfw.testing.scenario import Outcome, ScenarioError, find, play
-from rpcfw.testing.seeds import Sweep
+from rpcfw.testing.seeds import LIMIT_S, Sweep
 from rpcfw.testing.timeline import as_html, as_text
 
 LISTED = 50
@@ -24,10 +24,17 @@ _LOG_S = 10.0
 """How often progress is told, to a terminal that shows one line, and to a file that keeps them all."""
 
 
-def play_many(target: str, seeds: range, *, jobs: int | None, as_json: bool) -> None:
-    """Play seeds in processes of their own, and tell the sum. Exits with `Exit.FAILED` when one fails."""
+def play_many(
+    target: str, seeds: range, *, jobs: int | None, as_json: bool, limit_s: float | None = None
+) -> None:
+    """Play seeds in processes of their own, and tell the sum. Exits with `Exit.FAILED` when one fails.
+
+    A seed that takes more than `limit_s` real seconds has failed.
+    """
     began_s = time.monotonic()
-    sweep = Sweep(target, seeds, jobs=jobs or min(os.cpu_count() or 1, len(seeds)))
+    sweep = Sweep(
+        target, seeds, jobs=jobs or min(os.cpu_count() or 1, len(seeds)), limit_s=limit_s or LIMIT_S
+    )
     failures: list[tuple[int, str]] = []
     events, virtual_s = 0, 0.0
     progress = _Progress(len(seeds), began_s)
@@ -74,12 +81,15 @@ def replay(target: str, seed: int, *, whole: bool, page: Path | None, as_json: b
         say(f"wrote {page}")
     lines = None if whole else TIMELINE_LINES
     if as_json:
-        told = dataclasses.asdict(outcome)
+        told = dataclasses.asdict(outcome) | {"faults": played.simulation.faults()}
         put(to_json(told | {"timeline": as_text(trace).splitlines()} if whole else told))
     else:
         if whole or outcome.error is not None:
             put(as_text(trace, last=lines))
         if outcome.error is not None:
+            faults = played.simulation.faults()
+            if faults:
+                put(f"faults:\n{faults}\n")
             if not whole and trace.recorded > TIMELINE_LINES:
                 say("--trace prints the timeline from its beginning, --html FILE writes it as a web page")
             put(f"{outcome.error}\n")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-import rpcfw
 from rpcfw.cli.notation import indented, messages, remarks, sample_call, signature
 from rpcfw.cli.output import CommandError, Exit, put, put_table, say, to_json
-from rpcfw.client import DEFAULT_TIMEOUT_S
-from rpcfw.generic import schema_from, services_of
+from rpcfw.cli.places import shown
+from rpcfw.cli.reach import Reach
 from rpcfw.interface import Schema
 
 
@@ -16,10 +15,10 @@ def list_services(endpoint: str, *, as_json: bool, timeout_s: float) -> None:
     """Print a line per service."""
 
     async def ask() -> list[Schema]:
-        async with client_of(endpoint, timeout_s) as client:
+        async with Reach(endpoint, timeout_s) as reach:
             return [
                 {"name": s.name, "version": s.version, "methods": s.methods, "doc": s.doc}
-                for s in await services_of(client)
+                for s in await reach.infos()
             ]
 
     found = asyncio.run(ask())
@@ -36,10 +35,11 @@ def describe(name: str | None, endpoint: str, *, as_json: bool, as_schema: bool,
     """Print a service, one of its methods, or everything the server has."""
 
     async def ask() -> tuple[list[Schema], str | None]:
-        async with client_of(endpoint, timeout_s) as client:
-            known = [service.name for service in await services_of(client)]
-            service, method = split_name(name, known) if name else (None, None)
-            return [await schema_from(client, s) for s in ([service] if service else known)], method
+        async with Reach(endpoint, timeout_s) as reach:
+            if name is None:
+                return [await reach.schema(service.name) for service in await reach.infos()], None
+            service, method = await reach.split(name)
+            return [await reach.schema(service)], method
 
     schemas, method = asyncio.run(ask())
     if as_schema and method is not None:
@@ -51,34 +51,7 @@ def describe(name: str | None, endpoint: str, *, as_json: bool, as_schema: bool,
     elif as_json:
         put(to_json(_chosen(schemas[0], method) if name else schemas))
     else:
-        put("\n\n".join(_in_words(_chosen(schema, method), endpoint) for schema in schemas))
-
-
-def client_of(endpoint: str, timeout_s: float | None = DEFAULT_TIMEOUT_S) -> rpcfw.Client:
-    """A client for one command, which fails at the first failure. Raises CommandError when the URL cannot be read."""
-    try:
-        return rpcfw.connect(endpoint, timeout_s=timeout_s, middleware=())
-    except ValueError as error:
-        raise CommandError(str(error), Exit.USAGE) from None
-
-
-def split_name(name: str, services: list[str]) -> tuple[str, str | None]:
-    """``shop.Orders``, ``shop.Orders.get`` or ``shop.Orders/get`` as service and method.
-
-    Raises CommandError naming the services there are, when none of them fits.
-    """
-    service, slash, method = name.partition("/")
-    if slash or name in services:
-        parts = service, method or None
-    else:
-        service, _, method = name.rpartition(".")
-        parts = service, method
-    if parts[0] not in services:
-        known = ", ".join(sorted(services)) or "nothing"
-        raise CommandError(
-            f"there is no service {parts[0] or name!r} at this server; it serves {known}", Exit.REFUSED
-        )
-    return parts
+        put("\n\n".join(_in_words(_chosen(schema, method), shown(endpoint)) for schema in schemas))
 
 
 def method_in(schema: Schema, name: str) -> Schema:

@@ -48,6 +48,15 @@ def run(  # noqa: PLR0913  # an option each
         int | None,
         typer.Option("--jobs", "-j", min=1, metavar="N", help="Processes. Default: one per processor."),
     ] = None,
+    limit_s: Annotated[
+        float | None,
+        typer.Option(
+            "--limit",
+            min=0.001,
+            metavar="SECONDS",
+            help="Real seconds that one seed may take before it has failed. Default: 300",
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option("--seed", metavar="SEED", help="Play this one only, here, and show what happens."),
@@ -86,9 +95,9 @@ def run(  # noqa: PLR0913  # an option each
                 raise CommandError(f"{option} is about one run: say which with --seed SEED", Exit.USAGE)
             begin = first or 0
             numbers = range(begin, begin + (seeds or DEFAULT_SEEDS))
-            scenarios.play_many(target, numbers, jobs=jobs, as_json=json)
+            scenarios.play_many(target, numbers, jobs=jobs, as_json=json, limit_s=limit_s)
         else:
-            if seeds is not None or first is not None or jobs is not None:
-                message = "--seed plays one run: leave out --seeds, --first and --jobs"
+            if seeds is not None or first is not None or jobs is not None or limit_s is not None:
+                message = "--seed plays one run: leave out --seeds, --first, --jobs and --limit"
                 raise CommandError(message, Exit.USAGE)
             scenarios.replay(target, seed, whole=trace, page=html, as_json=json)

@@ -1,8 +1,8 @@
 """`rpcfw run --workers N`: a supervisor of fresh processes that share one port.
 
-It opens no connection and imports nothing of the user's: it holds the port, starts workers, starts again those that
-crash, and passes signals on. After the pre-fork servers (nginx, gunicorn), without the fork: no state is copied, and
-the kernel spreads the connections over the workers (SO_REUSEPORT).
+It imports nothing of the user's: it holds the port, starts workers, starts again those that crash, passes signals on,
+and sees to registries and probes for all of them. After the pre-fork servers (nginx, gunicorn), without the fork: no
+state is copied, and the kernel spreads the connections over the workers (SO_REUSEPORT).
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ import contextlib
 import dataclasses
 import errno
 import json
+import logging
 import os
 import signal
 import socket
 import sys
 from asyncio.subprocess import Process
+from typing import Any
 
+from rpcfw.cli.crew import Crew, Word
 from rpcfw.cli.notation import DEFAULT_ENDPOINT
 from rpcfw.cli.output import CommandError, Exit, say
-from rpcfw.cli.run import GRACE_S, LATE_S, RunOptions
+from rpcfw.cli.places import PlaceOptions, Places
+from rpcfw.cli.run import GRACE_S, LATE_S, LOG_FORMAT, RunOptions
 from rpcfw.endpoint import Endpoint
 from rpcfw.transport import unlistenable
 
@@ -36,8 +40,11 @@ def run_workers(options: RunOptions, count: int) -> None:
     with contextlib.ExitStack() as held:
         reserved = [str(_reserve(endpoint, held)) for endpoint in endpoints]
         grace_s = GRACE_S if options.grace_s is None else options.grace_s
-        fixed = dataclasses.replace(options, listen=reserved, grace_s=grace_s)
-        code = asyncio.run(Supervisor(fixed, grace_s, count).run())
+        fixed = dataclasses.replace(options, listen=reserved, grace_s=grace_s, place=None)
+        place = options.place or PlaceOptions()
+        if place.register:
+            logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)  # how the registries do
+        code = asyncio.run(Supervisor(fixed, grace_s, count, place).run())
     if code:
         raise SystemExit(code)
 
@@ -47,6 +54,7 @@ class _Worker:
     number: int
     process: Process
     link: socket.socket
+    rest: bytes = b""
 
     def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -63,9 +71,10 @@ class Supervisor:
         options: for every worker; all ports in them are fixed.
         grace_s: how long a worker may take to drain.
         count: how many workers.
+        place: registries and probes of all of them.
     """
 
-    def __init__(self, options: RunOptions, grace_s: float, count: int) -> None:
+    def __init__(self, options: RunOptions, grace_s: float, count: int, place: PlaceOptions) -> None:
         self._options = options
         self._grace_s = grace_s
         self._count = count
@@ -73,22 +82,43 @@ class Supervisor:
         self._served: set[int] = set()
         self._code = 0
         self._stopping = asyncio.Event()
+        self._place = place
+        self._crew = Crew(options.listen)
+        self._all_serve = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
-        """Until a signal, or until the workers turn out not to be able to start. Returns the exit code."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled, number)
-        keepers = [loop.create_task(self._keep(number)) for number in range(1, self._count + 1)]
-        killer = loop.create_task(self._kill_the_late())
-        try:
-            await asyncio.gather(*keepers)
-        finally:
-            for task in (killer, *keepers):
-                task.cancel()
-            for worker in self._workers:
-                worker.signal(signal.SIGKILL)
+        """Until a signal, or until the workers turn out not to be able to start. Returns the exit code.
+
+        Raises what registries and probes are refused for.
+        """
+        crew: Any = self._crew  # to a place what a Server is
+        async with Places(crew, self._place) as places:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._signalled, number)
+            keepers = [loop.create_task(self._keep(number)) for number in range(1, self._count + 1)]
+            others = [loop.create_task(self._kill_the_late()), loop.create_task(self._take(places))]
+            try:
+                await asyncio.gather(*keepers)
+            finally:
+                for task in (*others, *keepers):
+                    task.cancel()
+                for worker in self._workers:
+                    worker.signal(signal.SIGKILL)
+        if self._failure is not None:
+            raise self._failure
         return self._code
+
+    async def _take(self, places: Places) -> None:
+        """Take the places once all workers serve; stop if that cannot be."""
+        await self._all_serve.wait()
+        try:
+            await places.take()
+        except Exception as error:
+            self._failure = error
+            self._stop()
 
     async def _keep(self, number: int) -> None:
         """One worker, and its successors."""
@@ -98,7 +128,13 @@ class Supervisor:
             started_at = loop.time()
             worker = await self._start(number)
             ready = await self._hear(worker)
-            code = await worker.process.wait()
+            following = loop.create_task(self._follow(worker))
+            try:
+                code = await worker.process.wait()
+            finally:
+                following.cancel()
+                self._crew.lost(number)
+            await asyncio.wait([following])
             self._workers.discard(worker)
             worker.link.close()
             if self._stopping.is_set():
@@ -135,29 +171,40 @@ class Supervisor:
 
     async def _hear(self, worker: _Worker) -> bool:
         """Wait until the worker serves. False when it ended before."""
-        loop = asyncio.get_running_loop()
-        heard = b""
-        while not heard.endswith(b"\n"):
-            part = await loop.sock_recv(worker.link, 4096)
-            if not part:
-                return False
-            heard += part
+        line = await _line_of(worker)
+        if line is None:
+            return False
+        word = Word.from_line(line)
+        self._crew.heard(worker.number, word)
         if worker.number not in self._served:
             self._served.add(worker.number)
             if len(self._served) == self._count:
                 said = f"{self._count} workers serve (supervisor pid {os.getpid()})"
-                say(f"{said}\ncall them: {heard.decode().strip()}")
+                say(f"{said}\ncall them: {word.hint}" if word.hint else said)
+                self._all_serve.set()
         return True
 
+    async def _follow(self, worker: _Worker) -> None:
+        """Hear how the services of a worker do."""
+        while (line := await _line_of(worker)) is not None:
+            self._crew.heard(worker.number, Word.from_line(line))
+
     def _signalled(self, number: signal.Signals) -> None:
-        if self._stopping.is_set():
+        if self._stopping.is_set() or self._leaving is not None:
             say(f"{number.name} again: ending {len(self._workers)} workers at once")
             self._code = 128 + number
+            self._stopping.set()
             for worker in self._workers:
                 worker.signal(signal.SIGKILL)
             return
         draining = f"draining {len(self._workers)} workers, up to {self._grace_s:g} s"
         say(f"{number.name}: {draining}; again to end at once")
+        self._leaving = asyncio.get_running_loop().create_task(self._leave())
+
+    async def _leave(self) -> None:
+        """Give the places back, and then stop."""
+        await self._crew.part(self._grace_s)
+        self._crew.health.end()
         self._stop()
 
     def _stop(self) -> None:
@@ -177,6 +224,20 @@ class Supervisor:
         for worker in self._workers:
             say(f"{worker} is still there after the grace; killing it")
             worker.signal(signal.SIGKILL)
+
+
+async def _line_of(worker: _Worker) -> bytes | None:
+    """The next line that a worker sends; None when it has ended."""
+    loop = asyncio.get_running_loop()
+    while b"\n" not in worker.rest:
+        with contextlib.suppress(ConnectionError):
+            part = await loop.sock_recv(worker.link, 4096)
+            if part:
+                worker.rest += part
+                continue
+        return None
+    line, _, worker.rest = worker.rest.partition(b"\n")
+    return line
 
 
 def _reserve(endpoint: Endpoint, held: contextlib.ExitStack) -> Endpoint:

@@ -130,6 +130,61 @@ class Orders:
 '''
 
 
+REGISTRY = '''
+"""A registry for tests: a folder with a file for each registration; the URL is folder:///path."""
+import asyncio, contextlib, pathlib, urllib.parse
+import rpcfw
+from rpcfw.registry import Registration
+
+
+class FolderRegistry:
+    problem = ""
+
+    def __init__(self, url):
+        self.folder = pathlib.Path(url.removeprefix("folder://"))
+
+    @contextlib.asynccontextmanager
+    async def register(self, registration):
+        if not self.folder.is_dir():
+            raise rpcfw.RpcError(rpcfw.Code.UNAVAILABLE, "there is no folder")
+        if self.folder.name == "silent":
+            print("the folder is silent", flush=True)
+            await asyncio.Event().wait()
+        path = self.folder / urllib.parse.quote(registration.key, safe="")
+        new = path.with_suffix(".new")
+        new.write_bytes(registration.to_json())
+        new.rename(path)
+        try:
+            yield
+        finally:
+            path.unlink()
+            print("left the folder", flush=True)
+
+    def read(self):
+        for path in self.folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if path.suffix != ".new":
+                    yield Registration.from_json(path.read_bytes())
+
+    async def watch(self, service):
+        seen = None
+        while True:
+            found = frozenset(one for one in self.read() if one.service == service)
+            if found != seen:
+                seen = found
+                yield found
+            await asyncio.sleep(0.01)  # a folder tells nobody that it has changed
+
+    async def services(self):
+        if not self.folder.is_dir():
+            raise rpcfw.RpcError(rpcfw.Code.UNAVAILABLE, "there is no folder")
+        return frozenset(one.service for one in self.read())
+
+    async def close(self):
+        pass
+'''
+
+
 @dataclasses.dataclass(frozen=True)
 class Done:
     """A command that has ended."""
@@ -280,3 +335,18 @@ def at_shop(rpcfw: Rpcfw, shop: str) -> Rpcfw:
         return rpcfw(*arguments, stdin=stdin, RPCFW_ENDPOINT=shop)
 
     return run
+
+
+@pytest.fixture
+def listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is a registry, known to this process and those it starts by an entry point."""
+    site = folder / "site"
+    (site / "folder_registry-1.0.dist-info").mkdir(parents=True)
+    (site / "folder_registry.py").write_text(REGISTRY)
+    about = site / "folder_registry-1.0.dist-info"
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: folder-registry\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[rpcfw.registries]\nfolder = folder_registry:FolderRegistry\n")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    (folder / "listed").mkdir()
+    return folder / "listed"
