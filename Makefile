@@ -17,7 +17,7 @@ READY := .venv/.ready
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check fuzz sim bench test-all-pythons pythons build clean
+.PHONY: help demo test check fuzz sim sim-cluster faults-cluster bench test-all-pythons pythons build clean
 .PHONY: check-style check-format check-mypy check-pyright check-layers check-generated
 
 help: ## list these targets
@@ -98,6 +98,14 @@ SEEDS ?= 1000
 JOBS ?= 2
 sim: $(READY) ## the contract of calls on a simulated network under faults, over SEEDS=1000 seeds, JOBS=2 at a time
 	@$(BIN)/python -m rpcfw sim run tests/sim/contract.py:scenario --seeds $(SEEDS) --jobs $(JOBS)
+
+sim-cluster: $(READY) ## a simulated cluster under crashes, partitions, pauses and drift, over SEEDS=1000 seeds, JOBS=2 at a time
+	@$(BIN)/python -m rpcfw sim run tests/sim/cluster.py:scenario --seeds $(SEEDS) --jobs $(JOBS)
+
+ROUNDS ?= 20
+KILLS ?= 50
+faults-cluster: $(READY) ## real servers restarted (ROUNDS=20) and killed (KILLS=50) under load; no call may fail or run twice
+	@$(BIN)/python -m tests.faults.cluster --rounds $(ROUNDS) --kills $(KILLS) $(ARGS)
 
 bench: $(READY) ## calls per second and latency, beside raw uvloop in the same run
 	@$(BIN)/python -m benchmarks.first_look $(ARGS)
