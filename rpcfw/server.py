@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import CodeType, TracebackType
 from typing import Any, Self
 
-from rpcfw.call import Middleware, chain
+from rpcfw.call import Middleware
 from rpcfw.chance import new_rng
 from rpcfw.connection.datagram import DatagramServer
 from rpcfw.connection.exchange import Entry, Load, Table
@@ -245,7 +245,7 @@ class Server:
                 )
             methods: dict[str, MethodEntry] = {}
             for method, handler in handlers_of(implementation, self._executors).items():
-                entry = Entry(codec_of(method), chain(middleware, handler))
+                entry = Entry(codec_of(method), handler, middleware)
                 methods[method.name] = MethodEntry(len(entries), method.fingerprint)
                 by_name[method.path] = entry
                 entries.append(entry)

@@ -7,12 +7,12 @@ import dataclasses
 import functools
 import sys
 from asyncio import Task
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from rpcfw.call import Direct, Handler, Metadata, pack_metadata
+from rpcfw.call import Call, Direct, Handler, Metadata, Middleware, chain, pack_metadata
 from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.session import Session
 from rpcfw.connection.streams import ItemReceiver, ItemSender
@@ -28,18 +28,33 @@ class Entry:
         handler: answers its calls, middleware included.
         function: the coroutine function to call, where nothing but that is to be done.
         is_plain: one message in, one message out, nothing to be seen to on the way.
+        guarded: middleware stands before the handler and may refuse a call; `ServerExchange.begun` tells if it did.
     """
 
-    __slots__ = ("codec", "decode", "encode", "function", "handler", "is_plain", "spec")
+    __slots__ = ("codec", "decode", "encode", "function", "guarded", "handler", "is_plain", "spec")
 
-    def __init__(self, codec: MethodCodec, handler: Handler) -> None:
+    def __init__(self, codec: MethodCodec, handler: Handler, middleware: Sequence[Middleware] = ()) -> None:
         self.codec = codec
+        self.guarded = bool(middleware)
+        if middleware:
+            handler = chain(middleware, _noting_begin(handler))
         self.handler = handler
         self.function = handler.function if isinstance(handler, Direct) else None
         self.is_plain = codec.is_plain
         self.spec = codec.spec
         self.decode = codec.arguments.decode
         self.encode = codec.result.encode
+
+
+def _noting_begin(handler: Handler) -> Handler:
+    """The handler, noting that it has been reached: what a middleware refuses before has surely never run."""
+
+    def begin(call: Call) -> Awaitable[Any]:
+        if isinstance(call.exchange, ServerExchange):
+            call.exchange.begun = True
+        return handler(call)
+
+    return begin
 
 
 @dataclasses.dataclass(slots=True)
@@ -72,6 +87,7 @@ class ServerExchange(msgspec.Struct, eq=False):
         silent: the client wants no reply any more.
         cancelled: the handler has been cancelled, which is done once.
         ended: the handler has ended.
+        begun: the handler was reached; noted where middleware stands before it.
         orphaned: the link to the caller broke; it may come again with the same key.
     """
 
@@ -83,6 +99,7 @@ class ServerExchange(msgspec.Struct, eq=False):
     silent: bool = False
     cancelled: bool = False
     ended: bool = False
+    begun: bool = False
     orphaned: bool = False
     reply_metadata: dict[str, str | bytes] | None = None
     receiver: ItemReceiver | None = None

@@ -19,7 +19,7 @@ from rpcfw.connection.deadlines import Deadlines
 from rpcfw.connection.exchange import Entry, Load, ServerExchange, Table, end_process, task_starter
 from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.resources import Resources
-from rpcfw.connection.server_replies import ReplySender, unsendable
+from rpcfw.connection.server_replies import ReplySender, is_refusal, unsendable
 from rpcfw.connection.server_streams import ServerStreams
 from rpcfw.connection.session import Session
 from rpcfw.connection.streams import HELD_BYTES
@@ -297,7 +297,9 @@ class ServerConnection:
                     else:
                         self._replies.send_unusual(exchange, stream, body)
             except BaseException as error:
-                self._replies.send_failure(exchange, stream, error)
+                refused = entry.guarded and not exchange.begun and is_refusal(error)
+                self._load.refused += refused
+                self._replies.send_failure(exchange, stream, error, refused=refused)
                 if isinstance(error, SystemExit | KeyboardInterrupt):
                     end_process(self._loop, error)
                 elif not isinstance(error, Exception | asyncio.CancelledError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from rpcfw.call import Metadata, pack_metadata
 from rpcfw.codec import Encoded, size_of
@@ -17,7 +17,7 @@ from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.session import Session
 from rpcfw.connection.streams import HELD_BYTES
 from rpcfw.errors import Code, RpcError
-from rpcfw.wire.frames import END, ERROR, METADATA, REPLY, RESET, pack_error, with_metadata
+from rpcfw.wire.frames import END, ERROR, METADATA, REFUSED, REPLY, RESET, pack_error, with_metadata
 
 
 class ReplySender:
@@ -54,21 +54,34 @@ class ReplySender:
             self._hold(exchange, size)
         outbox.send(REPLY, flags, 0, stream, 0, body)
 
-    def send_failure(self, exchange: ServerExchange, stream: int, error: BaseException) -> None:
-        """Tell the client what the handler raised, and the log where it must know."""
-        path, body, outbox = exchange.codec.path, self._failure(exchange, error), self._session.outbox
+    def send_failure(
+        self, exchange: ServerExchange, stream: int, error: BaseException, *, refused: bool = False
+    ) -> None:
+        """Tell the client what the handler raised, and the log where it must know.
+
+        Args:
+            exchange: the call.
+            stream: its number.
+            error: what was raised.
+            refused: by a middleware, and the handler was never reached: the call may be made again.
+        """
+        path, outbox = exchange.codec.path, self._session.outbox
+        if refused and is_refusal(error):
+            body = pack_error(error)
+        else:
+            body = self._failure(exchange, error)
         if exchange.silent:
             return
         if outbox.drop(stream):  # amid a large item, whose rest a REPLY would be taken for
             code = Code.DEADLINE_EXCEEDED if self._loop.time() >= exchange.deadline else Code.CANCELLED
             outbox.send(RESET, 0, 0, stream, int(code), b"the handler was cancelled while it sent an item")
             return
-        flags, limit = END | ERROR, outbox.limits.max_message_bytes
+        flags, limit = END | ERROR | (REFUSED if refused else 0), outbox.limits.max_message_bytes
         if exchange.reply_metadata and len(body) <= limit:
             flags, body = flags | METADATA, _metadata_head(exchange.reply_metadata) + body
         if len(body) > limit:
             flags, message = (
-                END | ERROR,
+                flags & ~METADATA,
                 f"{path}: an error of {len(body):,} bytes is over the {limit:,} that the client accepts",
             )
             body = pack_error(RpcError(Code.RESOURCE_EXHAUSTED, message))
@@ -94,6 +107,11 @@ class ReplySender:
             message = f"{exchange.codec.path}: the handler was cancelled at its deadline"
             return pack_error(RpcError(Code.DEADLINE_EXCEEDED, message, executed=True))
         return pack_failure(exchange.codec, error, dev=self._dev)
+
+
+def is_refusal(error: BaseException) -> TypeGuard[RpcError]:
+    """Whether an error says that the call may be made again."""
+    return isinstance(error, RpcError) and error.executed is False
 
 
 def unsendable(codec: MethodCodec, error: Exception, result: Any) -> RpcError:
