@@ -1,6 +1,6 @@
 """How the calls of one node, or of one method, went lately: a latency that rises at once and falls slowly, and counts.
 
-No clock: the time is passed in. The latency is Finagle's peak EWMA (com.twitter.finagle.loadbalancer.PeakEwma): a call
+No clock: the time is passed in, and never goes back. The latency is Finagle's peak EWMA (com.twitter.finagle.loadbalancer.PeakEwma): a call
 that was slower than the average becomes the average, a faster one pulls it down over `decay_s`.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 DECAY_S = 10.0
+_exp = math.exp
 BUCKETS = 10
 
 
@@ -24,6 +25,8 @@ class Statistics:
 
     __slots__ = (
         "_at",
+        "_bucket",
+        "_bucket_ends",
         "_bucket_s",
         "_buckets",
         "_decay_s",
@@ -45,29 +48,36 @@ class Statistics:
         self._bucket_s = window_s / BUCKETS
         # number of the bucket, successes, failures, sum of the successes' latencies
         self._buckets: list[list[float]] = [[-1, 0, 0, 0.0] for _ in range(BUCKETS)]
+        self._bucket, self._bucket_ends = self._buckets[0], -math.inf  # the one in use, and until when
 
     def succeeded(self, now: float, latency_s: float) -> None:
         """A call ended well, or with an error that says nothing against the node."""
         self.successes += 1
         self.consecutive_failures = 0
-        bucket = self._bucket(now)
+        bucket = self._bucket if now < self._bucket_ends else self._turn(now)
         bucket[1] += 1
         bucket[3] += latency_s
-        self._observe(now, latency_s)
+        known_s = self._latency_s
+        if latency_s > known_s:
+            self._latency_s = latency_s
+        else:
+            self._latency_s = latency_s + (known_s - latency_s) * _exp((self._at - now) / self._decay_s)
+        self._at = now
 
     def failed(self, now: float, latency_s: float) -> None:
         """A call ended in a way that speaks against the node. Failing quickly does not make its latency better."""
         self.failures += 1
         self.consecutive_failures += 1
-        self._bucket(now)[2] += 1
+        bucket = self._bucket if now < self._bucket_ends else self._turn(now)
+        bucket[2] += 1
         if latency_s > self._latency_s:
-            self._observe(now, latency_s)
+            self._latency_s, self._at = latency_s, now
 
     def latency_s(self, now: float) -> float:
         """The peak EWMA, which fades while nothing is observed; 0 before the first call."""
         if self._latency_s == 0.0:
             return 0.0
-        return self._latency_s * math.exp(-max(0.0, now - self._at) / self._decay_s)
+        return self._latency_s * _exp((self._at - now) / self._decay_s)
 
     def window(self, now: float) -> tuple[int, int, float]:
         """Successes, failures and mean latency of the successes (0 without any) in the window."""
@@ -86,19 +96,13 @@ class Statistics:
         self._latency_s, self._at = 0.0, -math.inf
         for bucket in self._buckets:
             bucket[:] = [-1, 0, 0, 0.0]  # also empty: a clock that has just begun may count bucket -1 in
+        self._bucket_ends = -math.inf
 
-    def _observe(self, now: float, latency_s: float) -> None:
-        known_s = self._latency_s
-        if latency_s > known_s:
-            self._latency_s = latency_s
-        else:
-            share = math.exp(-max(0.0, now - self._at) / self._decay_s)
-            self._latency_s = known_s * share + latency_s * (1.0 - share)
-        self._at = now
-
-    def _bucket(self, now: float) -> list[float]:
+    def _turn(self, now: float) -> list[float]:
+        """Begin the bucket of this time, or go on with it."""
         number = int(now / self._bucket_s)
         bucket = self._buckets[number % BUCKETS]
         if bucket[0] != number:
             bucket[:] = [number, 0, 0, 0.0]
+        self._bucket, self._bucket_ends = bucket, (number + 1) * self._bucket_s
         return bucket

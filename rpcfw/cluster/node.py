@@ -15,6 +15,7 @@ from rpcfw.breaker import Breaker, State
 from rpcfw.call import Call
 from rpcfw.cluster.options import ClusterOptions
 from rpcfw.cluster.peer import Peer
+from rpcfw.detector import Outlier
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.interface import MethodSpec
@@ -33,6 +34,7 @@ class Node:
     Attributes:
         registration: what the registry says of it.
         peer: the endpoint it stands on.
+        address: what identifies it.
         statistics: of its calls.
         breaker: of the node, if there is one,
         method_breakers: and those of its methods.
@@ -45,18 +47,23 @@ class Node:
         peer: Peer,
         registration: Registration,
         options: ClusterOptions,
-        on_verdict: Callable[[Node, bool, float], None],
+        outlier: Outlier | None,
+        on_failure: Callable[[Node, float], None],
         on_breaker: Callable[[Node, str, str], None],
     ) -> None:
         self.peer = peer
-        self.registration = registration
+        self.address = peer.address
+        self.describe(registration)
         self.statistics = Statistics()
         self.ejected = False
         self.unlisted_at: float | None = None
         self._options = options
-        self._on_verdict = on_verdict
+        self._outlier = outlier
+        self._on_failure = on_failure
         self._on_breaker = on_breaker
         self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
+        self._has_breakers = options.breaker is not None or options.method_breaker is not None
         self._send = peer.channel.handler
         self._is_failure = options.is_failure
         self.breaker: Breaker | None = None
@@ -72,11 +79,6 @@ class Node:
         return self.registration.endpoint
 
     @property
-    def address(self) -> str:
-        """What identifies it."""
-        return self.peer.address
-
-    @property
     def version(self) -> str:
         """Of the service, as registered."""
         return self.registration.version
@@ -89,8 +91,9 @@ class Node:
     @property
     def weight(self) -> float:
         """As registered, less while the server warms up."""
-        weight = float(self.registration.endpoint.weight)
-        return weight if not self._options.warm_up_s else weight * self.peer.warmth(self._loop.time())
+        if not self._options.warm_up_s:
+            return self._weight
+        return self._weight * self.peer.warmth(self._now())
 
     @property
     def available(self) -> bool:
@@ -106,6 +109,11 @@ class Node:
     def reported(self) -> Mapping[str, float]:
         """What its server's last heartbeat said."""
         return self.peer.reported
+
+    def describe(self, registration: Registration) -> None:
+        """The registry says this of it now."""
+        self.registration = registration
+        self._weight = float(registration.endpoint.weight)
 
     def reset(self) -> None:
         """Know nothing of how calls went: another run of the server is there."""
@@ -126,18 +134,15 @@ class Node:
     @property
     def guarded(self) -> bool:
         """Whether any of its breakers is not closed."""
-        now = self._loop.time()
+        now = self._now()
         if self.breaker is not None and self.breaker.state(now) is not State.CLOSED:
             return True
         return any(breaker.state(now) is not State.CLOSED for breaker in self.method_breakers.values())
 
     async def handler(self, call: Call) -> Any:
         """Make a call here, and remember how it went."""
-        loop, statistics = self._loop, self.statistics
-        begun = loop.time()
-        breakers: Passed = ()
-        if self.breaker is not None or self._options.method_breaker is not None:
-            breakers = self._enter(call, begun)
+        begun, statistics = self._now(), self.statistics
+        breakers = self._enter(call, begun) if self._has_breakers else ()
         statistics.in_flight += 1
         try:
             result = await self._send(call)
@@ -146,7 +151,13 @@ class Node:
             raise
         if call.method.kind.streams_out:
             return _Items(result, _Stream(self, breakers), self._judge)
-        self._left(breakers, begun, False)
+        now = self._now()
+        statistics.in_flight -= 1
+        statistics.succeeded(now, now - begun)
+        if self._outlier is not None:
+            self._outlier.succeeded(self.address, now, now - begun)
+        for breaker, ticket in breakers:
+            breaker.leave(now, ticket, False)
         return result
 
     def _enter(self, call: Call, now: float) -> Passed:
@@ -203,17 +214,18 @@ class Node:
         return self._is_failure(error)
 
     def _left(self, breakers: Passed, begun: float, failed: bool | None) -> None:
-        now, statistics = self._loop.time(), self.statistics
+        """A call has ended with an error, which speaks against this node, for it, or says nothing."""
+        now, statistics = self._now(), self.statistics
         statistics.in_flight -= 1
         for breaker, ticket in breakers:
             breaker.leave(now, ticket, failed)
-        if failed is None:
-            return
         if failed:
             statistics.failed(now, now - begun)
-        else:
+            self._on_failure(self, now)
+        elif failed is False:
             statistics.succeeded(now, now - begun)
-        self._on_verdict(self, failed, now - begun)
+            if self._outlier is not None:
+                self._outlier.succeeded(self.address, now, now - begun)
 
 
 class _Stream:
@@ -228,7 +240,7 @@ class _Stream:
 
     def began(self, failed: bool | None) -> None:
         """Its first item came, or it ended before."""
-        now = self._node._loop.time()
+        now = self._node._now()
         for breaker, ticket in self._breakers:
             breaker.leave(now, ticket, failed)
         self._breakers = ()
@@ -239,8 +251,9 @@ class _Stream:
         node = self._node
         node.statistics.in_flight -= 1
         if failed:
-            node.statistics.failed(node._loop.time(), 0.0)
-            node._on_verdict(node, True, 0.0)
+            now = node._now()
+            node.statistics.failed(now, 0.0)
+            node._on_failure(node, now)
 
 
 class _Items:

@@ -109,7 +109,8 @@ class Pool:
                 if _restarted(node.registration, registration):
                     self._begin_anew(node)
                 self._described_anew |= node.registration != registration
-                node.registration, node.unlisted_at = registration, None
+                node.describe(registration)
+                node.unlisted_at = None
         for address in [address for address in self.nodes if address not in wanted]:
             node = self.nodes[address]
             if node.unlisted_at is None:
@@ -131,7 +132,7 @@ class Pool:
         peer = self._fleet.acquire(registration.endpoint)
         if peer is None:
             return
-        node = Node(peer, registration, self._options, self._judged, self._breaker_changed)
+        node = Node(peer, registration, self._options, self._outlier, self._failed, self._breaker_changed)
         self.nodes[peer.address] = node
         if self._outlier is not None:
             self._outlier.add(peer.address)
@@ -203,15 +204,10 @@ class Pool:
             kind = EventKind.EJECTED if judgement.ejected else EventKind.RETURNED
             self._say(kind, node.address, judgement.why)
 
-    def _judged(self, node: Node, failed: bool, latency_s: float) -> None:
-        """A call has ended at a node, well or badly."""
-        outlier = self._outlier
-        if outlier is None:
-            return
-        now = self._loop.time()
-        if not failed:
-            outlier.succeeded(node.address, now, latency_s)
-        elif (judgement := outlier.failed(node.address, now)) is not None:
+    def _failed(self, node: Node, now: float) -> None:
+        """A call has failed in a way that speaks against its node."""
+        judgement = self._outlier.failed(node.address, now) if self._outlier is not None else None
+        if judgement is not None:
             self._take([judgement])
             self._refresh()
 
