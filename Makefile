@@ -17,7 +17,7 @@ READY := .venv/.ready
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check fuzz sim sim-cluster faults-cluster bench test-all-pythons pythons build clean
+.PHONY: help demo test servers check fuzz sim sim-cluster faults-cluster bench test-all-pythons pythons build clean
 .PHONY: check-style check-format check-mypy check-pyright check-layers check-generated
 
 help: ## list these targets
@@ -61,8 +61,11 @@ $(READY): pyproject.toml
 demo: $(READY) ## three search servers, one killed half way, a client that does not notice
 	@$(BIN)/python -m examples.search.demo $(ARGS)
 
-test: $(READY) ## the test suite (ARGS='-k breaker' to choose)
+test: $(READY) servers ## the test suite (ARGS='-k breaker' to choose)
 	@$(BIN)/python -m pytest $(ARGS)
+
+servers: ## etcd, redis and dnsmasq, which tests start for themselves
+	@.ci/servers.sh
 
 check: check-style check-format check-mypy check-pyright check-layers check-generated ## style, types, layers, generated code
 	@echo "check: all clean"
@@ -127,7 +130,7 @@ pythons: ## the Pythons that test-all-pythons would use
 .venv-%/.ready: pyproject.toml
 	$(call make-venv,$(call find-python,$*),.venv-$*)
 
-test-all-pythons: pythons $(foreach v,$(PYTHONS),.venv-$(v)/.ready) ## the test suite on each of PYTHONS
+test-all-pythons: pythons servers $(foreach v,$(PYTHONS),.venv-$(v)/.ready) ## the test suite on each of PYTHONS
 	@mkdir -p build; failed=0; summary=; \
 	for v in $(PYTHONS); do \
 	    printf '\nPython %s\n' $$v; start=$$SECONDS; result=ok; \

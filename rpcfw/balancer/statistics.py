@@ -1,7 +1,7 @@
 """How the calls of one node, or of one method, went lately: a latency that rises at once and falls slowly, and counts.
 
-No clock: the time is passed in, and never goes back. The latency is Finagle's peak EWMA (com.twitter.finagle.loadbalancer.PeakEwma): a call
-that was slower than the average becomes the average, a faster one pulls it down over `decay_s`.
+No clock: the time is passed in, and never goes back. The latency is Finagle's peak EWMA (its PeakEwma load balancer): a
+call that was slower than the average becomes the average, a faster one pulls it down over `decay_s`.
 """
 
 from __future__ import annotations
