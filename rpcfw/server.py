@@ -41,7 +41,7 @@ _ENDING_S = 1.0
 """How long handlers may take to end once they are cancelled, and links to deliver their last bytes."""
 _PARTING_S = 2.0
 """How long a drain waits for registries to take a server off their lists."""
-_LAG_INTERVAL_S = 0.25
+_LAG_INTERVAL_S = 0.5
 _MAX_UNHEALTHY = 64
 """So many services a heartbeat names; its reader takes no more."""
 

@@ -37,8 +37,10 @@ class Watchdog:
         self.reports = 0
 
     def start(self) -> None:
-        """Begin to watch the running loop, from its own thread."""
+        """Begin to watch the running loop, from its own thread. A loop that is simulated is not watched."""
         self._loop = asyncio.get_running_loop()
+        if getattr(self._loop, "is_simulated", False):
+            return  # its time is virtual, and what blocks there is refused
         self._turn()
         watched = threading.get_ident()
         self._thread = threading.Thread(

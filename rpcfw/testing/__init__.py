@@ -8,6 +8,7 @@ this package.
 from rpcfw.testing.clock import current_host
 from rpcfw.testing.conditions import Conditions, Latency
 from rpcfw.testing.disk import Disk, SimFile
+from rpcfw.testing.guard import unguarded
 from rpcfw.testing.history import History, Operation
 from rpcfw.testing.host import Crashed, Host
 from rpcfw.testing.linearizability import check_kv, check_linearizable
@@ -43,4 +44,5 @@ __all__ = [
     "run",
     "shrink",
     "simulate",
+    "unguarded",
 ]

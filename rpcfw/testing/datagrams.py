@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 from collections import deque
+from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
@@ -25,9 +26,17 @@ RECEIVE_BUFFER_BYTES = 212_992  # Linux's
 class UdpStack:
     """The UDP of one host."""
 
-    def __init__(self, medium: Medium, host: NetHost, stacks: dict[str, UdpStack]) -> None:
-        """Args: stacks: those of all hosts by name, where the datagrams arrive."""
+    def __init__(
+        self, medium: Medium, host: NetHost, stacks: dict[str, UdpStack], resolve: Callable[[str], str]
+    ) -> None:
+        """Start with no port taken.
+
+        Args:
+            stacks: those of all hosts by name, where the datagrams arrive.
+            resolve: gives the address that a name stands for, or raises OSError.
+        """
         self.ports: Ports[SimDatagrams] = Ports()
+        self.resolve = resolve
         self._medium = medium
         self._host = host
         self._stacks = stacks
@@ -115,8 +124,12 @@ class SimDatagrams(asyncio.DatagramTransport):
     def refused(self, target: Address) -> None:
         """Word came that nobody listens there."""
         if self._remote == target:
-            self._news.append(ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)))
-            self._wake()
+            self._say(ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)))
+
+    def _say(self, error: OSError) -> None:
+        """Have the protocol hear of an error."""
+        self._news.append(error)
+        self._wake()
 
     # ------------------------------------------------------------------------------------------- sending
 
@@ -130,12 +143,16 @@ class SimDatagrams(asyncio.DatagramTransport):
             target = self._remote
         elif isinstance(addr, tuple):
             target = (str(addr[0]), int(addr[1]))
+            try:
+                target = (self._stack.resolve(target[0]), target[1])
+            except OSError as error:
+                self._say(error)
+                return
         else:
             raise ValueError(f"cannot send to {addr!r}: this endpoint needs an address of (host, port)")
         owned = bytes(data)
         if len(owned) > MAX_DATAGRAM_BYTES:
-            self._news.append(OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE)))
-            self._wake()
+            self._say(OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE)))
         elif not self._closing:
             self._stack.send(self, owned, target)
 

@@ -37,13 +37,15 @@ class Disk:
     be lost in a crash, and both may be kept.
     """
 
-    def __init__(self, rng: random.Random, *, fsync_lies: float = 0.0) -> None:
+    def __init__(self, rng: random.Random, *, fsync_lies: float = 0.0, bit_rot: float = 0.0) -> None:
         """Decide by `rng` what a crash leaves.
 
         `fsync_lies` is the chance (0 to 1) that a sync returns without having done anything, as drives do that
-        acknowledge from a cache without a battery.
+        acknowledge from a cache without a battery. `bit_rot` is the chance for each sector that one of its bits is
+        wrong after a crash. Both may be set later, too.
         """
         self.fsync_lies = fsync_lies
+        self.bit_rot = bit_rot
         self.powered = True
         """While False every operation raises OSError: what a dying host still writes in its `finally` goes nowhere."""
         self.life = 0
@@ -92,14 +94,13 @@ class Disk:
         if not self.lies():
             self._write_back(len(self._unsynced))
 
-    def crash(self, *, torn: bool = True, holes: bool = True, bit_rot: float = 0.0) -> list[str]:
+    def crash(self, *, torn: bool = True, holes: bool = True, bit_rot: float | None = None) -> list[str]:
         """Lose power: settle by chance what is left of everything unsynced, and end the life of all open files.
 
         The directory keeps a prefix of its unsynced changes, and each file, independently, a prefix of its own. With
         `torn`, the last write kept may be cut anywhere in the middle; with `holes`, writes before it may be missing, as
-        pages go to the disk in any order. `bit_rot` is the chance for each sector that one of its bits is wrong from
-        now on. Returns what was lost, a line for each file, for a trace. The disk can be used again at once, unless
-        `powered` is set to False.
+        pages go to the disk in any order. `bit_rot` stands in for the disk's own this once. Returns what was lost, a
+        line for each file, for a trace. The disk can be used again at once, unless `powered` is set to False.
         """
         lost: list[str] = []
         kept = self._rng.randint(0, len(self._unsynced))
@@ -111,7 +112,7 @@ class Disk:
         names: dict[str, Inode] = {}
         for name, inode in sorted(self._durable_names.items(), key=lambda item: item[0]):
             losses = inode.settle(self._rng, torn, holes)
-            losses += inode.rot(self._rng, bit_rot)
+            losses += inode.rot(self._rng, self.bit_rot if bit_rot is None else bit_rot)
             if losses:
                 lost.append(f"{name}: {', '.join(losses)}")
             names[name] = Inode(inode.durable)

@@ -166,18 +166,16 @@ class Host:
         if error is not None and not isinstance(error, Crashed):
             self._watcher.failed(self.name, error)
 
-    def crash(self, *, torn: bool = True, bit_rot: float = 0.0) -> None:
+    def crash(self, *, torn: bool = True, bit_rot: float | None = None) -> None:
         """Take its power: nothing it was doing goes on, its links vanish, its disk keeps what was synced.
 
-        Coroutines are closed where they wait; what their ``finally`` blocks do goes nowhere.
+        `torn` and `bit_rot` are those of `Disk.crash`. Coroutines are closed where they wait; what their ``finally``
+        blocks do goes nowhere.
         """
         life = self._life
         if life is None:
             return
-        if current_host() is life:
-            raise RuntimeError(
-                f"{self.name} cannot crash itself: call crash() from outside, such as the scenario"
-            )
+        self._check_outside(life, "crash")
         self._watcher.saw("crash", self.name)
         self.crashes += 1
         self._life, self._paused, life.dead = None, False, True
@@ -225,6 +223,7 @@ class Host:
         life = self._life
         if life is None:
             return
+        self._check_outside(life, "stop")
         self.resume()
         while tasks := self._loop.tasks(life):
             for task in tasks:
@@ -234,6 +233,12 @@ class Host:
         self._life, life.dead = None, True
         self._network.cut(self.name)
         self._loop.bury(life)
+
+    def _check_outside(self, life: Life, what: str) -> None:
+        if current_host() is life:
+            raise RuntimeError(
+                f"{self.name} cannot {what} itself: call {what}() from outside, such as the scenario"
+            )
 
 
 @contextlib.contextmanager

@@ -11,11 +11,11 @@ import asyncio
 import contextvars
 import itertools
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
-from rpcfw.testing.clock import settle
+from rpcfw.testing.clock import context_on, current_host, settle
 from rpcfw.testing.refusals import refusing
 from rpcfw.testing.sockets import SimSockets
 from rpcfw.testing.tasks import GeneratorsInOrder, SimFuture, SimTask
@@ -119,12 +119,32 @@ class SimLoop(SimSockets, VirtualLoop):
             result = func(*args)
         except (SystemExit, KeyboardInterrupt):
             raise
+        except StopIteration as error:  # no future takes one, and whoever waits would wait for ever
+            told = RuntimeError(f"a function in an executor raised {error!r}")
+            told.__cause__ = error
+            future.set_exception(told)
         except BaseException as error:
             future.set_exception(error)
         else:
             future.set_result(result)
         finally:
             asyncio._set_running_loop(self)
+
+    def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """End a generator that was dropped half way, on the host that began it; where that has crashed, not at all."""
+        may_run, host = self._asyncgens.take(agen)
+        if may_run and not self.is_closed():
+            self.call_soon_threadsafe(self._end_generator, agen, context=context_on(host))
+
+    def _end_generator(self, agen: AsyncGenerator[Any, Any]) -> None:
+        self.create_task(agen.aclose())
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Tell what went wrong, unless it is what a host that has crashed had left undone."""
+        task = context.get("task") or context.get("future")
+        host = task.host if isinstance(task, SimTask) else current_host()
+        if host is None or not host.dead:
+            super().call_exception_handler(context)
 
     # ------------------------------------------------------------------------------------------------ the end
 

@@ -95,6 +95,8 @@ class Medium:
         self.rng = rng
         self.trace = trace
         self.default = default
+        self.extra_loss = 0.0
+        """The probability with which parcels are lost beyond what their way loses."""
         self.hosts: dict[str, NetHost] = {}
         self._by_address: dict[str, NetHost] = {}
         self._conditions: dict[tuple[str, str], Conditions] = {}
@@ -102,7 +104,9 @@ class Medium:
         self._free_at: dict[tuple[str, str], float] = {}
         self._messages = itertools.count()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._clock: Callable[[], float] | None = None
+        self._call_at: Callable[..., asyncio.TimerHandle]
+        self.now: Callable[[], float] = self._first_now
+        """True time in seconds."""
 
     # --------------------------------------------------------------------------------------------- hosts
 
@@ -145,20 +149,31 @@ class Medium:
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop that this network lives on: the one running when it was first used."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._clock = getattr(self._loop, "global_time", self._loop.time)
-        return self._loop
+        return self._loop or self._settle()
 
-    def now(self) -> float:
-        """True time in seconds."""
-        loop = self.loop
-        return self._clock() if self._clock is not None else loop.time()
+    def _settle(self) -> asyncio.AbstractEventLoop:
+        loop = self._loop = asyncio.get_running_loop()
+        self.now = getattr(loop, "global_time", loop.time)
+        self._call_at = getattr(loop, "call_at_global", None) or _call_at_in(loop)
+        return loop
+
+    def _first_now(self) -> float:
+        self._settle()
+        return self.now()
 
     def later(self, delay_s: float, callback: Callable[..., object], *args: object) -> asyncio.TimerHandle:
         """Call back after a while of true time, in a context without any host."""
-        # A context each: one that is entered, as while a timer of the network runs, cannot be entered again.
-        return Context().run(self.loop.call_later, delay_s, callback, *args)
+        return self.at_time(self.now() + delay_s, callback, *args)
+
+    def at_time(self, when_s: float, callback: Callable[..., object], *args: object) -> asyncio.TimerHandle:
+        """Call back at a true time, in a context without any host."""
+        if self._loop is None:
+            self._settle()
+        return self._call_at(when_s, callback, *args)
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Call back in the loop's next turn, in a context without any host."""
+        self.loop.call_soon(callback, context=Context())
 
     # --------------------------------------------------------------------------------------------- trips
 
@@ -189,7 +204,7 @@ class Medium:
             if parcel.datagram and conditions.reorder_s:
                 trip_s += self.rng.uniform(0, conditions.reorder_s)
             arrives = max(departs + trip_s, parcel.not_before)
-            self.later(arrives - now, self._arrive, message, parcel, target, arrive)
+            self.at_time(arrives, self._arrive, message, parcel, target, arrive)
         return Trip(departs, arrives)
 
     def _depart(
@@ -215,7 +230,10 @@ class Medium:
             return "partition"
         if departs == math.inf:
             return "queue full"
-        if conditions.loss and not parcel.certain and self.rng.random() < conditions.loss:
+        loss = conditions.loss
+        if self.extra_loss and parcel.source is not target:
+            loss = 1 - (1 - loss) * (1 - self.extra_loss)
+        if loss and not parcel.certain and self.rng.random() < loss:
             return "loss"
         return ""
 
@@ -233,3 +251,11 @@ class Medium:
         if parcel.text:
             peer = target.name if target else parcel.address
             self.trace.record(LOST, parcel.source.name, why, message=message, peer=peer)
+
+
+def _call_at_in(loop: asyncio.AbstractEventLoop) -> Callable[..., asyncio.TimerHandle]:
+    def call_at(when_s: float, callback: Callable[..., object], *args: object) -> asyncio.TimerHandle:
+        # A context each: one that is entered, as while a timer of the network runs, cannot be entered again.
+        return loop.call_at(when_s, callback, *args, context=Context())
+
+    return call_at

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import os
 import random
-import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from typing import Any, TypeVar
@@ -23,14 +21,14 @@ from rpcfw.testing.link import SimLink
 from rpcfw.testing.listener import SimServer
 from rpcfw.testing.medium import Medium, NetHost, Recorder, Silence
 from rpcfw.testing.ports import ANY_ADDRESS
+from rpcfw.testing.resolver import AddressInfo, Resolver, check_family, is_address, port_number
 from rpcfw.testing.stack import LOOPBACK_ADDRESS, TcpStack
-from rpcfw.testing.tcp import Address, TcpSocket
+from rpcfw.testing.tcp import TcpSocket
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 D = TypeVar("D", bound=asyncio.DatagramProtocol)
 Group = str | Iterable[str]
 """The name of a host, or names of several."""
-AddressInfo = tuple[int, int, int, str, Address]
 
 
 class Network:
@@ -48,6 +46,7 @@ class Network:
     ) -> None:
         self._trace = trace or Silence()
         self._medium = Medium(rng, self._trace, default or Conditions())
+        self._resolver = Resolver(self._medium)
         self._tcp: dict[str, TcpStack] = {}
         self._udp: dict[str, UdpStack] = {}
 
@@ -57,11 +56,11 @@ class Network:
         """The host of that name, made and given an address when it is first asked for."""
         host = self._medium.hosts.get(name)
         if host is None:
-            if not name or name == "localhost" or _is_address(name):
+            if not name or name == "localhost" or is_address(name):
                 raise ValueError(f"{name!r} cannot name a simulated host; choose a word, such as 'orders'")
             host = self._medium.add(name)
             self._tcp[name] = TcpStack(self._medium, host, self._tcp)
-            self._udp[name] = UdpStack(self._medium, host, self._udp)
+            self._udp[name] = UdpStack(self._medium, host, self._udp, self._resolver.resolve)
         return host
 
     @property
@@ -127,12 +126,21 @@ class Network:
         self.host(host).alive = True
         self._trace.record("restore", host)
 
+    def lossy(self, probability: float) -> None:
+        """Lose so many more messages on every way between hosts, beyond what its conditions say; 0 is as before."""
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability={probability!r} must be 0.0 to 1.0")
+        self._medium.extra_loss = probability
+        self._trace.record(
+            "lossy" if probability else "heal", "", f"{probability:g} of the messages beyond the usual"
+        )
+
     def slow(self, host: str, factor: float) -> None:
         """Let every trip from and to a host take so many times longer; 1 is as before."""
         if not factor > 0:
             raise ValueError(f"factor={factor!r} must be above 0; 1 is as before, 10 is ten times as slow")
         self.host(host).slowness = factor
-        self._trace.record("slow", host, f"{factor:g}")
+        self._trace.record("heal" if factor == 1 else "slow", host, f"{factor:g} times the usual latency")
 
     # --------------------------------------------------------------------------------------------- names
 
@@ -144,43 +152,11 @@ class Network:
         Raises:
             socket.gaierror: there is no such host.
         """
-        address = self._resolve(host, passive=bool(options.get("flags", 0) & socket.AI_PASSIVE))
-        if options.get("family", 0) not in (socket.AF_UNSPEC, socket.AF_INET):
-            raise socket.gaierror(socket.EAI_FAMILY, "the simulated network has IPv4 only")
-        name = address, _port(port)
-        kinds = [
-            (socket.SOCK_STREAM, socket.IPPROTO_TCP),
-            (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
-        ]
-        wanted, proto = options.get("type", 0), options.get("proto", 0)
-        return [
-            (socket.AF_INET, kind, protocol, "", name)
-            for kind, protocol in kinds
-            if wanted in (0, kind) and proto in (0, protocol)
-        ]
+        return self._resolver.getaddrinfo(host, port, **options)
 
     def getnameinfo(self, sockaddr: Sequence[Any], flags: int = 0) -> tuple[str, str]:
         """The name of an address, or the address where it has none or NI_NUMERICHOST asks for it."""
-        address, port = str(sockaddr[0]), str(sockaddr[1])
-        if flags & socket.NI_NUMERICHOST:
-            return address, port
-        named = {host.address: host.name for host in self.hosts} | {LOOPBACK_ADDRESS: "localhost"}
-        return named.get(address, address), port
-
-    def _resolve(self, host: str | bytes | None, *, passive: bool = False) -> str:
-        name = host.decode("idna") if isinstance(host, bytes) else host
-        if not name:
-            return ANY_ADDRESS if passive else LOOPBACK_ADDRESS
-        name.encode("idna")  # raises UnicodeError for what no resolver would take
-        if name == "localhost":
-            return LOOPBACK_ADDRESS
-        if name in self._medium.hosts:
-            return self._medium.hosts[name].address
-        if not _is_address(name):
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        if ":" in name:
-            raise socket.gaierror(socket.EAI_FAMILY, "the simulated network has IPv4 only")
-        return name
+        return self._resolver.getnameinfo(sockaddr, flags)
 
     # ------------------------------------------------------------------------------- what the loop asks for
 
@@ -200,11 +176,12 @@ class Network:
             NotImplementedError: an option asks for a real socket or for TLS.
         """
         _refuse(options, "create_connection")
+        check_family(options)
         loop = self._medium.loop
         self.host(host_name)
-        remote = self._resolve(host), _port(port)
+        remote = self._resolver.resolve(host), port_number(port)
         here = options.get("local_addr")
-        tcp = self._tcp[host_name].dial(remote, 0 if here is None else _port(here[1]))
+        tcp = self._tcp[host_name].dial(remote, 0 if here is None else port_number(here[1]))
         try:
             await _opened(loop, tcp)
             protocol = protocol_factory()
@@ -235,6 +212,7 @@ class Network:
             NotImplementedError: an option asks for a real socket or for TLS.
         """
         _refuse(options, "create_server")
+        check_family(options)
         names = [host] if host is None or isinstance(host, str) else host
         addresses = [self._own_address(host_name, name) for name in names]
         server = SimServer(self._medium.loop, self._tcp[host_name], protocol_factory)
@@ -249,16 +227,22 @@ class Network:
         protocol_factory: Callable[[], D],
         local_addr: tuple[str | None, int] | None = None,
         remote_addr: tuple[str, int] | None = None,
+        /,
         **options: Any,
     ) -> tuple[SimDatagrams, D]:
         """As the loop's: an endpoint on `host_name`. Raises OSError and NotImplementedError like the others."""
         _refuse(options, "create_datagram_endpoint")
+        check_family(options)
         loop = self._medium.loop
-        remote = None if remote_addr is None else (self._resolve(remote_addr[0]), _port(remote_addr[1]))
+        remote = (
+            None
+            if remote_addr is None
+            else (self._resolver.resolve(remote_addr[0]), port_number(remote_addr[1]))
+        )
         address = self._own_address(host_name, local_addr[0] if local_addr else None)
         endpoint = SimDatagrams(loop, self._udp[host_name], copy_context(), remote)
         share = bool(options.get("reuse_port"))
-        endpoint.bind(address, _port(local_addr[1]) if local_addr else 0, share=share)
+        endpoint.bind(address, port_number(local_addr[1]) if local_addr else 0, share=share)
         try:
             protocol = protocol_factory()
             endpoint.begin(protocol)
@@ -273,7 +257,7 @@ class Network:
         own = self.host(host_name)
         if not own.alive:
             raise OSError(errno.ENETDOWN, f"the simulated host {host_name!r} is down")
-        address = self._resolve(name, passive=True)
+        address = self._resolver.resolve(name, passive=True)
         if address not in (own.address, LOOPBACK_ADDRESS, ANY_ADDRESS):
             raise OSError(
                 errno.EADDRNOTAVAIL, f"{os.strerror(errno.EADDRNOTAVAIL)}: {address} on {host_name!r}"
@@ -305,18 +289,3 @@ def _refuse(options: dict[str, Any], call: str) -> None:
 
 def _names(group: Group) -> list[str]:
     return [group] if isinstance(group, str) else list(group)
-
-
-def _port(port: str | int | None) -> int:
-    number = int(port or 0)
-    if not 0 <= number <= 65_535:
-        raise OverflowError(f"port {number} must be 0 to 65535")
-    return number
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -17,6 +17,7 @@ import pytest
 
 if TYPE_CHECKING:
     from rpcfw import Client
+    from rpcfw.testing.fake_registry import FakeRegistry
     from rpcfw.testing.simulation import Simulation
     from rpcfw.testing.virtual_clock import VirtualClock
 
@@ -93,6 +94,14 @@ def rpcfw_memory() -> InMemory:
     from rpcfw.testing.memory import in_memory
 
     return in_memory
+
+
+@pytest.fixture
+def rpcfw_registry() -> FakeRegistry:
+    """Gives registries in memory that share a store: call it once for each server, client or simulated host."""
+    from rpcfw.testing.fake_registry import FakeRegistry
+
+    return FakeRegistry()
 
 
 @pytest.fixture
@@ -256,6 +265,9 @@ def pytest_runtest_makereport(
         from rpcfw.testing.timeline import as_text
 
         told = f"seed {played.seed}; to replay it: {_command(item, played.seed)}\n\n"
+        faults = played.faults()
+        if faults:
+            told += f"faults:\n{faults}\n\n"
         report.sections.append(("rpcfw simulation", told + as_text(played.trace, last=TIMELINE_LINES)))
     if call.when == "teardown" and played is not None:
         del item.stash[_played]

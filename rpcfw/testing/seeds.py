@@ -12,11 +12,13 @@ import faulthandler
 import gc
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -27,6 +29,9 @@ from rpcfw.testing.scenario import Outcome, ScenarioError, find, play
 
 SEEDS_PER_PROCESS = 500
 """A process that has played so many is replaced: what user code piles up in it stays bounded."""
+LIMIT_S = 300.0
+"""Real seconds after which a seed counts as hung; the slowest that do something take some ten."""
+_LATE_S = 0.01
 _HASH_SEEDS = ("1", "271828")
 """Two values of PYTHONHASHSEED under which sets of strings iterate differently."""
 
@@ -44,16 +49,22 @@ class Sweep:
         target: ``module:function`` or ``file.py:function``.
         seeds: which, in this order; outcomes come in the order in which they end.
         jobs: how many processes.
+        limit_s: real seconds after which a seed that has not ended is ended, and has failed; None: never.
 
     Raises:
         ScenarioError: on iterating, when the target names no scenario.
     """
 
-    def __init__(self, target: str, seeds: Iterable[int], *, jobs: int = 1) -> None:
+    def __init__(
+        self, target: str, seeds: Iterable[int], *, jobs: int = 1, limit_s: float | None = LIMIT_S
+    ) -> None:
         if jobs < 1:
             raise ValueError(f"jobs={jobs} plays nothing: give at least 1")
+        if limit_s is not None and not limit_s > 0:
+            raise ValueError(f"limit_s={limit_s!r} must be above 0, or None for no limit")
         self.target = target
         self.jobs = jobs
+        self.limit_s = math.inf if limit_s is None else limit_s
         self._seeds = iter(seeds)
         self._players: dict[Connection, _Player] = {}
 
@@ -65,7 +76,7 @@ class Sweep:
     def __iter__(self) -> Iterator[Outcome]:
         try:
             while self._fill():
-                for connection in wait(list(self._players)):
+                for connection in wait(list(self._players), self._patience_s()):
                     assert isinstance(connection, Connection)
                     player = self._players[connection]
                     outcome = player.take()
@@ -77,9 +88,19 @@ class Sweep:
                     else:
                         player.begin(following)
                     yield outcome
+                for player in [player for player in self._players.values() if player.took_s() > self.limit_s]:
+                    self._players.pop(player.connection).end()
+                    yield Outcome(player.seed, f"it had not ended after {self.limit_s:g} s", "", 0, 0.0)
         finally:
             for player in self._players.values():
                 player.end()
+
+    def _patience_s(self) -> float | None:
+        """How long to wait for an outcome before one of those that play has taken too long."""
+        if self.limit_s == math.inf:
+            return None
+        longest_s = max(player.took_s() for player in self._players.values())
+        return max(0.0, self.limit_s - longest_s) + _LATE_S
 
     def _fill(self) -> bool:
         """Start processes as long as there are too few and seeds are left. False when none runs."""
@@ -159,6 +180,7 @@ class _Player:
         theirs.close()
         self._ready = False
         self._played = 0
+        self._began_s = 0.0
         self.seed = -1
 
     @property
@@ -169,8 +191,13 @@ class _Player:
     def begin(self, seed: int) -> None:
         """Tell it to play; it need not have started yet."""
         self.seed = seed
+        self._began_s = time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # `take` finds out what became of it
             self.connection.send_bytes(json.dumps(seed).encode())
+
+    def took_s(self) -> float:
+        """Real seconds since it was told to play."""
+        return time.monotonic() - self._began_s
 
     def take(self) -> Outcome | None:
         """Read what it says: None when it has only become ready."""

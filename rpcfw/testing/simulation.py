@@ -7,7 +7,6 @@ The scenario runs on a host of its own, ``test``, and may make calls as any clie
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import random
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
@@ -44,6 +43,7 @@ class Simulation:
         trace: what happened.
         rng: chance for the scenario itself.
         hosts: by name.
+        schedules: the faults that were injected, for whoever reports a failure.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Simulation:
         self.loop.network = self.network
         self.rng = self.loop.rng("scenario")
         self.hosts: dict[str, Host] = {}
-        self._usual = self.network.default
+        self.schedules: list[Schedule] = []
         self._failure: asyncio.Future[BaseException] | None = None
 
     @property
@@ -85,6 +85,7 @@ class Simulation:
 
         The `random` module is seeded meanwhile, and put back as it was.
         """
+        _refuse_in_coroutines()
         before = random.getstate()
         random.seed(f"{self.seed}/random")
         try:
@@ -142,9 +143,7 @@ class Simulation:
 
     def lossy(self, probability: float) -> None:
         """Lose so many more messages than usual, everywhere; 0 is the usual."""
-        usual = self._usual
-        loss = 1 - (1 - usual.loss) * (1 - probability)
-        self.network.default = dataclasses.replace(usual, loss=loss)
+        self.network.lossy(probability)
 
     def record(self, kind: str, host: str, text: str = "") -> None:
         """Note what the nemesis, or a scenario, says of a fault; what comes of it is noted where it happens."""
@@ -160,8 +159,13 @@ class Simulation:
         if self._failure is not None and not self._failure.done():
             self._failure.set_result(error)
 
+    def faults(self) -> str:
+        """The schedules injected so far, in the text that `Schedule.parse` reads; empty where there were none."""
+        return "\n\n".join(str(schedule) for schedule in self.schedules)
+
     def inject(self, schedule: Schedule) -> asyncio.Task[None]:
         """Let the faults of a schedule befall the cluster from now on; the task ends when the last is undone."""
+        self.schedules.append(schedule)
         run = Nemesis().run(self, schedule)
         return self.loop.create_task(run, name="nemesis", context=context_on(None))
 
@@ -174,5 +178,22 @@ def simulate(
     conditions: Conditions | None = None,
     limit_s: float | None = 86_400.0,
 ) -> T:
-    """Play a scenario on a cluster of its own; the same seed plays the same. Raises what the scenario raises."""
-    return Simulation(seed, permute=permute, conditions=conditions, limit_s=limit_s).run(scenario)
+    """Play a scenario on a cluster of its own; the same seed plays the same.
+
+    Raises what the scenario raises, with a note that names the seed and the faults that were injected.
+    """
+    _refuse_in_coroutines()
+    simulation = Simulation(seed, permute=permute, conditions=conditions, limit_s=limit_s)
+    try:
+        return simulation.run(scenario)
+    except Exception as error:
+        faults = simulation.faults()
+        error.add_note(f"seed {seed}, faults:\n{faults}" if faults else f"seed {seed}")
+        raise
+
+
+def _refuse_in_coroutines() -> None:
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError(
+            "a simulation runs a loop of its own: play it from plain code, not from a coroutine"
+        )

@@ -28,7 +28,13 @@ class SimNetwork(Protocol):
         ...
 
     async def create_datagram_endpoint(
-        self, host_name: str, protocol_factory: Callable[[], Any], local_addr: Any, remote_addr: Any, /
+        self,
+        host_name: str,
+        protocol_factory: Callable[[], Any],
+        local_addr: Any,
+        remote_addr: Any,
+        /,
+        **options: Any,
     ) -> tuple[Any, Any]:
         """Open a port for datagrams; return transport and protocol."""
         ...
@@ -75,7 +81,7 @@ class SimSockets:
         """Open a port of the current host for datagrams."""
         refuse_options("create_datagram_endpoint", options)
         return await self._network("create_datagram_endpoint").create_datagram_endpoint(
-            host_name(), protocol_factory, local_addr, remote_addr
+            host_name(), protocol_factory, local_addr, remote_addr, **options
         )
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:

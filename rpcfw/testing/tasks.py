@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _SHOWN_FRAMES = 4
+_FEW_GENERATORS = 100
+"""Generators that may have died unnoticed before the others are counted."""
 
 
 class SimFuture(asyncio.Future[T]):
@@ -35,6 +37,13 @@ class SimFuture(asyncio.Future[T]):
             loop: SimLoop = self.get_loop()  # type: ignore[assignment]  # made by this loop only
             self._hash = loop.next_hash()
             return self._hash
+
+    def set_exception(self, exception: type | BaseException, /) -> None:
+        """Fail it. What code does while its host crashes is nobody's to retrieve, so that is not asked for."""
+        super().set_exception(exception)
+        host = current_host()
+        if host is not None and host.dead:
+            self._log_traceback = False
 
 
 class SimTask(asyncio.Task[T]):
@@ -63,28 +72,51 @@ class SimTask(asyncio.Task[T]):
 
 
 class GeneratorsInOrder:
-    """A weak set of asynchronous generators that iterates in the order they were first iterated."""
+    """The asynchronous generators that still live, in the order they were first iterated, each with its host.
+
+    Those of a host that has crashed are left out: nobody may run them on.
+    """
 
     def __init__(self) -> None:
-        self._kept: weakref.WeakValueDictionary[int, AsyncGenerator[Any, Any]] = weakref.WeakValueDictionary()
+        self._kept: dict[int, tuple[weakref.ref[AsyncGenerator[Any, Any]], weakref.ref[SimHost] | None]] = {}
+        self._swept = 0
 
     def add(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Keep it, for as long as it lives."""
-        self._kept[id(generator)] = generator
+        """Keep it, for as long as it lives, as one of the current host."""
+        if len(self._kept) > 2 * self._swept + _FEW_GENERATORS:
+            self._kept = {number: entry for number, entry in self._kept.items() if entry[0]() is not None}
+            self._swept = len(self._kept)
+        self.discard(generator)  # one that had this number before has died, and its place is not this one's
+        host = current_host()
+        self._kept[id(generator)] = weakref.ref(generator), None if host is None else weakref.ref(host)
 
     def discard(self, generator: AsyncGenerator[Any, Any]) -> None:
         """Forget it."""
         self._kept.pop(id(generator), None)
+
+    def take(self, generator: AsyncGenerator[Any, Any]) -> tuple[bool, SimHost | None]:
+        """Forget one that is being finalized: whether it may still be run, and whose it is."""
+        _, host = self._kept.pop(id(generator), (None, None))
+        return _may_run(host), None if host is None else host()
 
     def clear(self) -> None:
         """Forget all."""
         self._kept.clear()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(list(iter(self)))
 
     def __iter__(self) -> Iterator[AsyncGenerator[Any, Any]]:
-        return iter(list(self._kept.values()))
+        living = [(ref(), host) for ref, host in self._kept.values()]
+        return (generator for generator, host in living if generator is not None and _may_run(host))
+
+
+def _may_run(host: weakref.ref[SimHost] | None) -> bool:
+    """Whether its code may: outside of hosts, or on one that has not crashed, let alone been forgotten since."""
+    if host is None:
+        return True
+    known = host()
+    return known is not None and not known.dead
 
 
 def in_order(tasks: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:

@@ -58,6 +58,8 @@ class Segment:
         return self.number + len(self.data) + self.syn + self.fin
 
     def __str__(self) -> str:
+        if not (self.syn or self.fin or self.rst or self.probe):
+            return f"{len(self.data)} B" if self.data else ""
         marks = [name.upper() for name in ("syn", "fin", "rst", "probe") if getattr(self, name)]
         return " ".join([*marks, *([f"{len(self.data)} B"] if self.data else [])])
 
@@ -67,7 +69,7 @@ class _Sent:
     """A segment that is not acknowledged yet."""
 
     segment: Segment
-    sent_at: float
+    end: int
     departs: float
     again: bool = False
 
@@ -124,7 +126,7 @@ class TcpSocket:
         self._inbox: deque[Data] = deque()
         self._inbox_bytes = 0
         self._told_edge = 0
-        self._fin_came = False
+        self._fin_came = self._owes = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = self._rings_at = 0.0
         self._progress_at = 0.0
@@ -217,7 +219,7 @@ class TcpSocket:
         if not self._expected and not segment.syn:
             return  # of a connection that had these addresses before
         self._take_ack(segment)
-        if segment.end > segment.number or segment.probe:
+        if segment.data or segment.syn or segment.fin or segment.probe:
             self._take(segment)
         if not self.gone:
             self._pump()
@@ -246,7 +248,7 @@ class TcpSocket:
         """Let go of what is acknowledged, and learn from it how long a round trip takes."""
         clear = True
         round_trip_s = math.nan
-        while self._sent and self._sent[0].segment.end <= self._acked:
+        while self._sent and self._sent[0].end <= self._acked:
             sent = self._sent.popleft()
             clear = clear and not sent.again
             round_trip_s = now - sent.departs
@@ -267,7 +269,11 @@ class TcpSocket:
         if self._orphan and self._inbox:
             self.reset()  # nobody will ever read it
             return
-        self._acknowledge()
+        if segment.syn or segment.fin or segment.probe:
+            self._acknowledge()
+        elif not self._owes:
+            self._owes = True  # one acknowledgement for all that arrives at this instant
+            self._medium.soon(self._settle_debt)
         self._check_open()
         if news:
             self.changed()
@@ -315,8 +321,10 @@ class TcpSocket:
         """Send what the peer has room for."""
         if self.gone or not self.open:
             return
-        while self._unsent and self._next < self._edge:
-            self._send_new(Segment(self._next, data=self._cut(self._edge - self._next)))
+        if self._unsent and self._next < self._edge:
+            most = self._wire.segment_bytes
+            while self._unsent and self._next < self._edge:
+                self._send_new(Segment(self._next, data=self._cut(min(most, self._edge - self._next))))
         if self._fin_wanted and not self._fin_sent and not self._unsent:
             self._fin_sent = True
             self._send_new(Segment(self._next, fin=True))
@@ -326,8 +334,7 @@ class TcpSocket:
             self._arm()  # a probe, in case word of the room gets lost
 
     def _cut(self, limit: int) -> Data:
-        """The next bytes, as many as one segment holds."""
-        limit = min(limit, self._wire.segment_bytes)
+        """The next bytes, at most so many."""
         parts: list[Data] = []
         size = 0
         while self._unsent and size < limit:
@@ -350,7 +357,7 @@ class TcpSocket:
         if not self._sent:
             self._progress_at = now
             self._due = departs + self._rto_s()
-        self._sent.append(_Sent(segment, now, departs))
+        self._sent.append(_Sent(segment, self._next, departs))
         self._arm()
 
     def _send_again(self) -> None:
@@ -361,13 +368,27 @@ class TcpSocket:
             sent.departs = self._emit(sent.segment, f"{sent.segment} again")
         self._due = sent.departs + self._rto_s()
 
+    def _settle_debt(self) -> None:
+        if self._owes and not self.gone:
+            self._acknowledge()
+
     def _acknowledge(self) -> None:
         self._emit(Segment(self._next), "")
 
     def _emit(self, segment: Segment, text: str) -> float:
+        self._owes = False
         self._told_edge = self._new_edge()
         window = self._told_edge - self._expected
-        current = dataclasses.replace(segment, ack=self._expected, window=window)
+        current = Segment(
+            segment.number,
+            self._expected,
+            window,
+            segment.data,
+            segment.syn,
+            segment.fin,
+            segment.rst,
+            segment.probe,
+        )
         return self._wire.send(current, text)
 
     def _new_edge(self) -> int:

@@ -83,6 +83,10 @@ class Timers:
         """How many are set and not cancelled."""
         return len(self._heap) - self._cancelled
 
+    def of_hosts(self) -> int:
+        """How many of them were set by hosts."""
+        return sum(not timer._cancelled and timer.clock is not None for _, _, timer in self._heap)
+
     def _keep(self, wanted: Callable[[SimTimer], bool]) -> None:
         kept = []
         for entry in self._heap:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -27,7 +26,8 @@ LOST = "lost"
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _NOTHING: Mapping[str, Detail] = MappingProxyType({})
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_UNHASHED = 64
+"""So many events are taken into the digest at once."""
 
 
 class Event(NamedTuple):
@@ -69,6 +69,7 @@ class Trace:
         self._now = now
         self._kept: collections.deque[Event] = collections.deque(maxlen=keep)
         self._hash = hashlib.sha256()
+        self._unhashed: list[Event] = []
         self._messages = 0
         self.recorded = 0
         """How many events there were, those no longer kept included."""
@@ -86,11 +87,19 @@ class Trace:
                     f"detail {name}={value!r} of {kind!r} is a {type(value).__name__}; record a str, int, float, bool "
                     "or None, for nothing else is sure to read the same in every run"
                 )
-        time_s = self._now()
-        self._hash.update(_canonical((time_s, kind, host, text, details)).encode("ascii"))
-        self._hash.update(b"\n")
-        self._kept.append(Event(self.recorded, time_s, kind, host, text, details or _NOTHING))
+        event = Event(self.recorded, self._now(), kind, host, text, details or _NOTHING)
+        self._kept.append(event)
+        self._unhashed.append(event)
         self.recorded += 1
+        if len(self._unhashed) >= _UNHASHED:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """Bring the digest up to date. Of each event it covers the text of a tuple, in which every part can be told."""
+        for _, time_s, kind, host, text, details in self._unhashed:
+            facts = sorted(details.items()) if len(details) > 1 else list(details.items())
+            self._hash.update(repr((time_s, kind, host, text, facts)).encode("utf-8"))
+        self._unhashed.clear()
 
     def send(self, source: str, target: str, text: str = "", **details: Detail) -> int:
         """Record that a message leaves `source` for `target`; returns its id, to be received or lost by."""
@@ -109,6 +118,7 @@ class Trace:
 
     def digest(self) -> str:
         """SHA-256 over every event so far, in hexadecimal. Recording may go on afterwards."""
+        self._take_in()
         return self._hash.hexdigest()
 
     @property

@@ -18,14 +18,17 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
 from rpcfw.testing.clock import START_S, SimHost, current_host, host_of
+from rpcfw.testing.guard import guarded
 from rpcfw.testing.refusals import Unsimulated
 from rpcfw.testing.tasks import in_order, waiting
 from rpcfw.testing.timers import SimTimer, Timers
 
 Ts = TypeVarTuple("Ts")
 
-_STILL_TURNS = 1_000_000
-"""So many turns at one instant are a busy wait that would never end."""
+_RESTLESS_TURNS = 1_000_000
+"""So many turns without having to wait for anything are a busy wait that would never end."""
+_BUSY_TURNS, _BUSY_S = 1_000, 0.001
+"""So many of them take so long, as what is waited for may need time. That ends no timeout of a second."""
 _COLLECTED_EVERY = ((1_000_000, 2), (20_000, 1), (1_000, 0))
 """After how many turns which generation of garbage is collected; see `steady_garbage`."""
 
@@ -53,6 +56,8 @@ def steady_garbage() -> Iterator[None]:
 class VirtualLoop(asyncio.BaseEventLoop):
     """The time and the turns of `SimLoop`, which says what its arguments mean."""
 
+    is_simulated = True
+    """What asks the running loop for this, such as a watchdog, lets its threads be."""
     _ready: deque[asyncio.Handle]
     _stopping: bool
     _closed: bool
@@ -70,7 +75,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now = START_S
         self._limit_s = math.inf if limit_s is None else limit_s
         self._ends_at = START_S + self._limit_s
-        self._moved_at = 0  # the turn in which the clock last moved
+        self._rested_at = 0  # the turn in which there was nothing to do but to wait
         self._timers = Timers()
         self._held: dict[SimHost, list[asyncio.Handle]] = {}
         self._buried = False
@@ -86,6 +91,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """One more source of chance, for whoever asks first, second and so on; rpcfw's clients ask here for theirs."""
         self._rngs += 1
         return self.rng(f"asked for {self._rngs}")
+
+    @contextlib.contextmanager
+    def in_order(self) -> Iterator[None]:
+        """Let what is ready run in asyncio's own order meanwhile, for code that relies on more than is promised."""
+        order, self._order = self._order, None
+        try:
+            yield
+        finally:
+            self._order = order
 
     # ------------------------------------------------------------------------------------------------ time
 
@@ -204,8 +218,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.call_soon(callback, *args, context=context)
 
     def run_forever(self) -> None:
-        """Run until `stop`. Raises Stuck."""
-        with steady_garbage():
+        """Run until `stop`. What would block or leave the simulation meanwhile raises Unsimulated. Raises Stuck."""
+        with steady_garbage(), guarded():
             super().run_forever()
 
     def _run_once(self) -> None:
@@ -213,8 +227,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         ready = self._ready
         if not ready and not self._stopping:
             self._jump()
-        elif turns - self._moved_at > _STILL_TURNS:
-            raise self._stuck(f"no time has passed in {_STILL_TURNS} turns: something waits busily")
+        restless = turns - self._rested_at
+        if restless and not restless % _BUSY_TURNS:
+            self._go_on(restless)
         if not turns % _COLLECTED_EVERY[-1][0]:
             gc.collect(next(generation for every, generation in _COLLECTED_EVERY if not turns % every))
         self._timers.move_due(self._now, ready)
@@ -245,10 +260,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if due > self._ends_at:
             raise self._stuck(f"the limit of {self._limit_s:g} s has passed")
         if due > self._now:
-            self._now, self._moved_at = due, self.turns
+            self._now, self._rested_at = due, self.turns
+
+    def _go_on(self, turns: int) -> None:
+        """There has been something to do in so many turns on end."""
+        if turns >= _RESTLESS_TURNS:
+            raise self._stuck(f"there was something to do in {turns} turns on end: something waits busily")
+        self._now += _BUSY_S
 
     def _stuck(self, why: str) -> Stuck:
-        self._moved_at = self.turns  # what is left gets turns and time to end in
+        self._rested_at = self.turns  # what is left gets turns and time to end in
         self._ends_at = self._now + self._limit_s
         lines = [f"{why} ({self._now - START_S:g} s after the start, seed {self.seed})"]
         lines += [f"  {waiting(task)}" for task in self.tasks()]
@@ -272,11 +293,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 def _permute(ready: deque[asyncio.Handle], rng: random.Random) -> None:
     """Draw an order: what may move goes anywhere, the rest takes the places left, in its own order."""
-    fixed = iter([handle for handle in ready if not _may_move(handle)])
-    drawn = list(ready)
+    free = [_may_move(handle) for handle in ready]
+    if not any(free):
+        return
+    fixed = iter([handle for handle, is_free in zip(ready, free, strict=True) if not is_free])
+    drawn = [handle if is_free else None for handle, is_free in zip(ready, free, strict=True)]
     rng.shuffle(drawn)
     ready.clear()
-    ready.extend(handle if _may_move(handle) else next(fixed) for handle in drawn)
+    ready.extend(handle or next(fixed) for handle in drawn)
 
 
 def _may_move(handle: asyncio.Handle) -> bool:

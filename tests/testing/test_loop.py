@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rpcfw.testing import SimLoop, Stuck, Unsimulated, run
+from rpcfw.testing import SimLoop, Stuck, Unsimulated, run, unguarded
 from rpcfw.testing.clock import START_S
 from rpcfw.testing.timers import SimTimer, Timers
 
@@ -241,6 +241,14 @@ def test_work_cancelled_before_its_turn_is_never_done() -> None:
     assert done == []
 
 
+def test_a_function_in_an_executor_that_raises_stop_iteration_is_told_of_and_not_waited_for() -> None:
+    async def main() -> None:
+        await asyncio.to_thread(next, iter(()))
+
+    with pytest.raises(RuntimeError, match=r"in an executor raised StopIteration\(\)"):
+        run(main)
+
+
 def test_another_thread_may_not_call_into_the_loop_but_its_own_may() -> None:
     async def main() -> list[str]:
         loop, called, refused = asyncio.get_running_loop(), list[str](), list[str]()
@@ -253,8 +261,9 @@ def test_another_thread_may_not_call_into_the_loop_but_its_own_may() -> None:
                 refused.append(str(error))
 
         thread = threading.Thread(target=elsewhere)
-        thread.start()
-        thread.join()
+        with unguarded():
+            thread.start()
+            thread.join()
         await asyncio.sleep(0)
         assert "asyncio.to_thread" in refused[0]
         return called
@@ -364,11 +373,41 @@ def test_a_timer_at_infinity_is_nothing_to_wait_for() -> None:
 
 def test_a_busy_wait_at_one_instant_is_told() -> None:
     async def main() -> None:
-        while now() < 1:
+        while True:
             await asyncio.sleep(0)
 
     with pytest.raises(Stuck, match=r"waits busily(.|\n)*Task-1"):
         run(main)
+
+
+def test_a_timer_that_is_always_due_at_once_is_a_busy_wait() -> None:
+    async def main() -> None:
+        while True:
+            await asyncio.sleep(1e-18)  # no float tells this from now
+
+    with pytest.raises(Stuck, match="waits busily"):
+        run(main)
+
+
+def test_a_busy_wait_ends_when_what_it_waits_for_takes_its_time() -> None:
+    async def main() -> float:
+        arrived = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.05, arrived.set)
+        while not arrived.is_set():
+            await asyncio.sleep(0)
+        return now()
+
+    assert 0.05 <= run(main) < 0.06
+
+
+def test_much_work_at_one_instant_ends_no_timeout() -> None:
+    async def main() -> float:
+        async with asyncio.timeout(0.5):
+            for _ in range(100_000):
+                await asyncio.sleep(0)
+            return now()
+
+    assert run(main) < 0.2
 
 
 def test_the_limit_of_time_ends_a_run() -> None:

@@ -81,9 +81,15 @@ class FakeNetwork:
         return object()  # asyncio.start_server only hands it on
 
     async def create_datagram_endpoint(
-        self, host_name: str, protocol_factory: Callable[[], Any], local_addr: Any, remote_addr: Any, /
+        self,
+        host_name: str,
+        protocol_factory: Callable[[], Any],
+        local_addr: Any,
+        remote_addr: Any,
+        /,
+        **options: Any,
     ) -> tuple[Any, Any]:
-        self.asked.append(("datagrams", host_name, local_addr, remote_addr))
+        self.asked.append(("datagrams", host_name, local_addr, remote_addr, options))
         return asyncio.DatagramTransport(), protocol_factory()
 
     def getaddrinfo(self, host: Any, port: Any, /, **options: Any) -> list[Any]:
@@ -138,8 +144,10 @@ def test_names_addresses_and_datagrams_are_the_networks() -> None:
         found = await loop.getaddrinfo("orders", 7000, type=socket.SOCK_STREAM)
         assert found == [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 7000))]
         assert await loop.getnameinfo(("10.0.0.1", 7000)) == ("host of 10.0.0.1", "7000")
-        endpoint = loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=("orders", 7000))
+        endpoint = loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, remote_addr=("orders", 7000), reuse_port=True
+        )
         await loop.create_task(endpoint, context=context_on(Machine("shop")))
 
     run_on(network, main)
-    assert network.asked == [("datagrams", "shop", None, ("orders", 7000))]
+    assert network.asked == [("datagrams", "shop", None, ("orders", 7000), {"reuse_port": True})]

@@ -624,6 +624,85 @@ def test_a_connected_endpoint_hears_its_peer_alone() -> None:
     assert any("unreachable" in text for text in world.kinds(RECEIVE))
 
 
+def test_a_datagram_may_be_addressed_by_name_and_an_unknown_name_is_told() -> None:
+    async def scenario(world: World) -> None:
+        await world.on("orders", world.loop.create_datagram_endpoint(Mailbox, ("orders", 9)))
+        link, here = await world.on("client", world.loop.create_datagram_endpoint(Mailbox, ("client", 9)))
+        link.sendto(b"to myself", ("localhost", 9))
+        link.sendto(b"by name", ("client", 9))
+        link.sendto(b"to nobody", ("nobody", 9))
+        await asyncio.sleep(1)
+        assert sorted(here.letters) == [b"by name"]
+        assert [type(error) for error in here.errors] == [socket.gaierror]
+
+    simulate(scenario)
+
+
+def test_endpoints_for_datagrams_may_share_a_port() -> None:
+    async def scenario(world: World) -> None:
+        shared = [
+            await world.on(
+                "orders", world.loop.create_datagram_endpoint(Mailbox, ("orders", 9), reuse_port=True)
+            )
+            for _ in range(2)
+        ]
+        link, _ = await world.on(
+            "client", world.loop.create_datagram_endpoint(Mailbox, remote_addr=("orders", 9))
+        )
+        for _ in range(100):
+            link.sendto(b"x")
+        await asyncio.sleep(1)
+        got = [len(mailbox.letters) for _, mailbox in shared]
+        assert sum(got) == 100
+        assert min(got) > 20
+
+    simulate(scenario)
+
+
+def test_a_network_that_loses_more_loses_it_on_every_way_and_changes_nothing_else() -> None:
+    own, usual = Conditions(0.03, loss=0.5), Conditions(0.02)
+
+    async def scenario(world: World) -> None:
+        world.network.set("client", "orders", own)
+        link, _, there = await post(world)
+        for loss, expected in ((0.5, 250), (1.0, 0), (0.0, 500)):
+            there.letters.clear()
+            world.network.lossy(loss)
+            for _ in range(1_000):
+                link.sendto(b"x")
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(1)
+            assert abs(len(there.letters) - expected) <= 60, loss
+        assert world.network.default == usual
+        _, mailbox = await world.on("orders", world.loop.create_datagram_endpoint(Mailbox, ("127.0.0.1", 7)))
+        world.network.lossy(1.0)
+        alone, _ = await world.on(
+            "orders", world.loop.create_datagram_endpoint(Mailbox, remote_addr=("127.0.0.1", 7))
+        )
+        alone.sendto(b"x")
+        await asyncio.sleep(1)
+        assert mailbox.letters == [b"x"]  # no way between hosts
+        with pytest.raises(ValueError, match=r"probability=1\.5"):
+            world.network.lossy(1.5)
+
+    simulate(scenario, usual)
+
+
+def test_another_family_than_ipv4_is_refused() -> None:
+    async def scenario(world: World) -> None:
+        await world.echo()
+        six: dict[str, Any] = {"family": socket.AF_INET6}
+        for asked in (
+            world.loop.create_connection(asyncio.Protocol, "orders", 7000, **six),
+            world.loop.create_server(asyncio.Protocol, None, 0, **six),
+            world.loop.create_datagram_endpoint(Mailbox, ("client", 0), **six),
+        ):
+            with pytest.raises(socket.gaierror, match="IPv4 only"):
+                await world.on("client", asked)
+
+    simulate(scenario)
+
+
 # -------------------------------------------------------------------------------------- one seed, one run
 
 

@@ -204,7 +204,7 @@ def test_one_way_calls_over_datagrams_arrive_or_are_lost() -> None:
             for number in range(200):
                 await cluster.stub.tell(str(number))
                 await asyncio.sleep(0.01)
-            (channel,) = cluster.client.nodes
+            (channel,) = cluster.client.channels
             assert isinstance(channel, DatagramChannel)
             pings = [asyncio.ensure_future(channel.ping()) for _ in range(60)]
             done, lost = await asyncio.wait(pings, timeout=5)

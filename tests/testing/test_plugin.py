@@ -106,6 +106,21 @@ def test_a_failure_shows_the_end_of_the_timeline_of_its_seed(session: Session) -
     result.stdout.no_fnmatch_line("*step: 99")
 
 
+def test_a_failure_shows_the_faults_that_were_injected(session: Session) -> None:
+    result = session(
+        """
+from rpcfw.testing import Schedule
+
+async def test_fails(simulation):
+    simulation.host("orders", lambda host: asyncio.sleep(100))
+    await simulation.inject(Schedule.parse("1 s  pause  orders  for 2 s"))
+    assert False
+"""
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["faults:", "1 s  pause  orders  for 2 s", "*orders pause"])
+
+
 def test_a_plain_test_that_is_marked_runs_the_simulation_itself(session: Session) -> None:
     result = session(
         """
@@ -258,6 +273,48 @@ async def test_it(rpcfw_memory):
 """
     )
     result.assert_outcomes(passed=1)
+
+
+# ------------------------------------------------------------------------------------------------ the fake registry
+
+
+def test_registries_of_a_test_see_each_other_and_those_of_another_seed_do_not(session: Session) -> None:
+    result = session(
+        """
+from rpcfw import Endpoint
+from rpcfw.registry import Registration
+
+ORDERS = Registration("shop.Orders", Endpoint.parse("tcp://orders:7000"))
+
+async def serve(host, registry):
+    async with registry().register(ORDERS):
+        await asyncio.Event().wait()
+
+@pytest.mark.seeds(3)
+async def test_simulated(simulation, rpcfw_registry):
+    seen = rpcfw_registry()
+    assert await seen.services() == frozenset()
+    orders = simulation.host("orders", lambda host: serve(host, rpcfw_registry))
+    await asyncio.sleep(1)
+    assert await seen.services() == {"shop.Orders"}
+    orders.crash()
+    await asyncio.sleep(1)
+    assert await seen.services() == {"shop.Orders"}
+    await asyncio.sleep(10)
+    assert await seen.services() == frozenset()
+
+async def test_real(rpcfw_registry):
+    one, other = rpcfw_registry(), rpcfw_registry()
+    async with one.register(ORDERS):
+        assert await other.services() == {"shop.Orders"}
+        rpcfw_registry.store.stop()
+        with pytest.raises(rpcfw.RpcError):
+            await other.services()
+        rpcfw_registry.store.start()
+    assert await other.services() == frozenset()
+"""
+    )
+    result.assert_outcomes(passed=2)
 
 
 # ------------------------------------------------------------------------------------------------ beside others

@@ -50,6 +50,10 @@ async def counts(simulation):
     runs += 1
     simulation.record("count", "test", str(runs))
 
+async def waits_busily(simulation):
+    while simulation.seed % 3 == 1:
+        pass
+
 async def dies_once(simulation):
     if os.environ["PYTHONHASHSEED"] != "1":
         os._exit(7)
@@ -227,6 +231,16 @@ def test_leaving_a_sweep_early_ends_its_processes(target: Target) -> None:
     assert sweep.playing
     outcomes.close()  # type: ignore[attr-defined]  # a generator, which a `for` that is left closes
     assert multiprocessing.active_children() == []
+
+
+def test_a_seed_that_never_ends_has_failed_after_a_while_and_the_others_are_played(target: Target) -> None:
+    outcomes = by_seed(list(Sweep(target("waits_busily"), range(5), jobs=2, limit_s=2.0)))
+    hung = {seed: outcome.error for seed, outcome in outcomes.items() if outcome.error}
+    assert hung == dict.fromkeys((1, 4), "it had not ended after 2 s")
+    assert sorted(outcomes) == list(range(5))
+    assert multiprocessing.active_children() == []
+    with pytest.raises(ValueError, match="limit_s=0"):
+        Sweep(target("passes"), range(3), limit_s=0)
 
 
 def test_a_sweep_without_a_scenario_or_a_process_is_refused(target: Target) -> None:
