@@ -65,6 +65,10 @@ class Note(NamedTuple):
     what: str
 
 
+class Outcomes(list[tuple[str, Any]]):
+    """What became of a call at each node: pairs of an address and a result, or an exception."""
+
+
 class Route:
     """Client side: the way one call takes through the nodes. Calls that are retried, steered or explained have one.
 
@@ -73,7 +77,7 @@ class Route:
     Attributes:
         tried: addresses of nodes that the call was given to, in order; other ones are preferred for its next attempt.
         pinned: the address of the only node that may take it, or None.
-        every: whether each node is to take it (broadcast); its result is then a list of (address, result or exception).
+        every: whether each node is to take it (broadcast); what comes back is `Outcomes` then.
         notes: who decided what.
     """
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from rpcfw.call import Call, Handler, Route
+from rpcfw.call import Call, Handler, Outcomes, Route
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.interface import CallKind
 
@@ -48,7 +48,10 @@ class Broadcast:
             route = Route(every=True)
             if given is not None:
                 route.tried, route.notes = given.tried, given.notes
-            outcomes: list[tuple[str, Any]] = await handler(msgspec.structs.replace(call, route=route))
+            result = await handler(msgspec.structs.replace(call, route=route))
+            if not isinstance(result, Outcomes):  # a client of one endpoint
+                return {"": result} if self._all else result
+            outcomes = result
             if given is not None:
                 failed = sum(isinstance(outcome, BaseException) for _, outcome in outcomes)
                 now = asyncio.get_running_loop().time()
@@ -65,7 +68,7 @@ class Broadcast:
         return not methods or service in methods or f"{service}.{method}" in methods
 
 
-def _together(call: Call, outcomes: list[tuple[str, Any]], *, as_dict: bool) -> Any:
+def _together(call: Call, outcomes: Outcomes, *, as_dict: bool) -> Any:
     """The results, or an error when any of the nodes failed."""
     failures = [(address, error) for address, error in outcomes if isinstance(error, BaseException)]
     if failures:
@@ -75,9 +78,7 @@ def _together(call: Call, outcomes: list[tuple[str, Any]], *, as_dict: bool) -> 
     return outcomes[0][1] if outcomes else None
 
 
-def _error(
-    call: Call, outcomes: list[tuple[str, Any]], failures: list[tuple[str, BaseException]]
-) -> RpcError:
+def _error(call: Call, outcomes: Outcomes, failures: list[tuple[str, BaseException]]) -> RpcError:
     told = "; ".join(f"{address}: {_text(error)}" for address, error in failures[:_TOLD])
     more = f"; and {len(failures) - _TOLD} more" if len(failures) > _TOLD else ""
     message = f"{call.method.path} failed at {len(failures)} of {len(outcomes)} nodes: {told}{more}"

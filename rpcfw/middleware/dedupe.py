@@ -47,7 +47,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class DedupeStore(Protocol):
-    """Remembers calls by key. One that several servers share lets a call be repeated at any of them.
+    """Remembers calls by key. One that outlives its server lets a call be repeated at the server's next run.
 
     Attributes:
         memory: names what is remembered here, for as long as it is: a store that is lost with its process has another
@@ -85,7 +85,8 @@ class DedupeMemory:
 
     Args:
         keep_s: an outcome is remembered this long, at least 30 s.
-        max_entries: outcomes remembered at a time, at least 2; beyond it the oldest is forgotten.
+        max_entries: outcomes remembered at a time, at least 2; beyond it the oldest is forgotten. Half of them are kept
+            for calls that came again, which are the last to be forgotten.
         max_bytes: the same for their size.
         rng: names the memory.
     """

@@ -53,7 +53,8 @@ class Retry:
         attempts: how often a call is made at the most, the first time included; at least 1.
         per_method: the same for single methods, as ``{"shop.Orders.get": 5}``.
         budget: bounds how many of all calls are repeated; one of its own, with its defaults, unless given.
-        first_wait_s: upper bound of the wait before the second repetition; the first follows at once.
+        first_wait_s: upper bound of a wait before the first repetition, which usually follows at once; doubles with
+            each further one.
         max_wait_s: upper bound of any wait.
         rng: source of the jitter.
     """

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import rpcfw
 from rpcfw import Call, Code, Handler, Origin, RpcError
-from rpcfw.call import Route
+from rpcfw.call import Outcomes, Route
 from tests.calls.virtual import now
 
 Act = Callable[[Call], Awaitable[Any]]
@@ -92,10 +92,10 @@ class Fleet:
         finally:
             self.running -= 1
 
-    async def _every(self, call: Call) -> list[tuple[str, Any]]:
+    async def _every(self, call: Call) -> Outcomes:
         calls = [self._at(address, call) for address in self.acts]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        return list(zip(self.acts, outcomes, strict=True))
+        return Outcomes(zip(self.acts, outcomes, strict=True))
 
 
 def call_of(name: str, *arguments: Any, timeout_s: float = 10.0, **options: Any) -> Call:

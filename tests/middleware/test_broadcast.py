@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+import rpcfw
 from rpcfw import Code, Origin, RpcError
 from rpcfw.call import Route
 from rpcfw.middleware import Broadcast
+from tests.calls.place import Place
 from tests.calls.virtual import virtual_time
 from tests.middleware.fleet import Fleet, Gone, answers, call_of, fails, hangs, outcome, told
 
@@ -111,3 +113,18 @@ def test_a_wrong_result_is_named() -> None:
     wrong: Any = "both"
     with pytest.raises(ValueError, match="result='both'"):
         Broadcast(result=wrong)
+
+
+@virtual_time
+async def test_a_client_of_one_endpoint_has_one_node() -> None:
+    @rpcfw.service("tests.Cache")
+    class Cache:
+        async def sizes(self) -> list[int]:
+            return [1, 2]
+
+    place = Place("mem")
+    server = await place.serve(Cache())
+    assert await place.connect(server, middleware=[Broadcast()]).stub(Cache).sizes() == [1, 2]
+    to_all: Any = place.connect(server, middleware=[Broadcast(result="all")]).stub(Cache)
+    assert await to_all.sizes() == {"": [1, 2]}
+    await place.close()
