@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,18 @@ import pytest
 import typer
 
 import rpcfw
+import rpcfw.balancer
+import rpcfw.breaker
+import rpcfw.detector
+import rpcfw.middleware
+import rpcfw.router
+from benchmarks import balancers, plots
+from rpcfw.breaker import Recovery
 from rpcfw.cli.main import app
 from rpcfw.cli.output import EXIT_CODES
+from rpcfw.detector import OutlierRules
+from rpcfw.limiter import Gradient
+from rpcfw.middleware import ConcurrencyLimit, Hedge, RateLimit, Retry
 from tests.docs.pages import ROOT, pages
 
 _LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
@@ -36,8 +48,10 @@ def table(page: str, header: str) -> list[list[str]]:
 
 def shown(name: str, value: Any) -> str:
     """A default as the tables write it."""
-    if value is None:
-        return "never"
+    if value is None or value == ():
+        return "never" if name.endswith("_s") else "none"
+    if callable(value):
+        return f"`{value.__name__}`"
     if dataclasses.is_dataclass(value):
         return f"`{type(value).__name__}()`"
     if name.endswith("_bytes"):
@@ -45,13 +59,118 @@ def shown(name: str, value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else f"{value:,}"
 
 
-@pytest.mark.parametrize("options", [rpcfw.Limits, rpcfw.Settings, rpcfw.ConnectionOptions])
-def test_every_limit_is_listed_with_its_default(options: type[Any]) -> None:
-    listed = {row[0].strip("`"): row[1] for row in table("docs/servers.md", f"`rpcfw.{options.__name__}`")}
+@pytest.mark.parametrize(
+    ("page", "header", "options"),
+    [
+        ("docs/servers.md", "`rpcfw.Limits`", rpcfw.Limits),
+        ("docs/servers.md", "`rpcfw.Settings`", rpcfw.Settings),
+        ("docs/servers.md", "`rpcfw.ConnectionOptions`", rpcfw.ConnectionOptions),
+        ("docs/clusters.md", "`rpcfw.ClusterOptions`", rpcfw.ClusterOptions),
+        ("docs/failures.md", "`OutlierRules`", OutlierRules),
+        ("docs/failures.md", "`Recovery`", Recovery),
+    ],
+)
+def test_every_option_is_listed_with_its_default(page: str, header: str, options: type[Any]) -> None:
+    listed = {row[0].strip("`"): row[1] for row in table(page, header)}
     made = options()
     assert listed == {
         field.name: shown(field.name, getattr(made, field.name)) for field in dataclasses.fields(made)
     }
+
+
+@pytest.mark.parametrize(
+    ("page", "made", "elsewhere"),
+    [
+        ("docs/retries.md", Retry, {"budget": "`RetryBudget()`"}),
+        ("docs/retries.md", Hedge, {"budget": "one of its own", "percentile": "0.95"}),
+        ("docs/overload.md", ConcurrencyLimit, {}),
+        ("docs/overload.md", RateLimit, {}),
+        ("docs/overload.md", Gradient, {}),
+    ],
+)
+def test_every_parameter_is_listed_with_its_default(
+    page: str, made: Callable[..., Any], elsewhere: dict[str, str]
+) -> None:
+    # `elsewhere` has those whose default the signature does not say; sources of chance are for tests
+    listed = {row[0].strip("`"): row[1] for row in table(page, f"`{made.__name__}(...)`")}
+    parameters = inspect.signature(made).parameters.values()
+    assert listed == {
+        parameter.name: elsewhere.get(
+            parameter.name,
+            "" if parameter.default is parameter.empty else shown("", parameter.default),
+        )
+        for parameter in parameters
+        if parameter.name != "rng"
+    }
+
+
+@pytest.mark.parametrize(
+    ("page", "header", "package"),
+    [
+        ("docs/balancing.md", "balancer", rpcfw.balancer),
+        ("docs/balancing.md", "router", rpcfw.router),
+        ("docs/failures.md", "breaker", rpcfw.breaker),
+        ("docs/failures.md", "detector", rpcfw.detector),
+    ],
+)
+def test_every_policy_is_listed(page: str, header: str, package: Any) -> None:
+    listed = {re.split(r"\W", row[0].strip("`"))[0] for row in table(page, header)}
+    method = {"balancer": "pick", "router": "route", "breaker": "enter", "detector": "heartbeat"}[header]
+    policies = {
+        name
+        for name in package.__all__
+        if hasattr(getattr(package, name), method)
+        and not getattr(getattr(package, name), "_is_protocol", False)
+    }
+    assert listed == policies
+
+
+def test_every_middleware_is_told_of() -> None:
+    text = "".join(
+        (ROOT / page).read_text(encoding="utf-8") for page in ("docs/retries.md", "docs/overload.md")
+    )
+    # in memory is what `Dedupe` has unless it is given a store
+    untold = [name for name in rpcfw.middleware.__all__ if f"`{name}" not in text and name != "DedupeMemory"]
+    assert not untold
+
+
+def test_every_event_is_listed() -> None:
+    listed = {name for row in table("docs/clusters.md", "event") for name in _CODE.findall(row[0])}
+    assert listed == {kind.name for kind in rpcfw.EventKind}
+
+
+def test_the_table_of_balancers_is_that_of_the_committed_results() -> None:
+    document = json.loads(plots.RESULTS.read_text(encoding="utf-8"))
+    expected = []
+    for result in plots.ordered(document):
+        *fast, slow = (share * 100 for share in result["shares"])
+        expected.append(
+            [
+                result["policy"],
+                f"{min(fast):.1f} to {max(fast):.1f} %",
+                f"{slow:.1f} %",
+                f"{result['p50_ms']:.1f} ms",
+                f"{result['p99_ms']:.1f} ms",
+                f"{document['pick_us'][result['policy']]['10']:.1f} µs",
+            ]
+        )
+    assert table("docs/balancing.md", "policy") == expected
+
+
+def test_the_committed_results_are_what_the_benchmark_gives() -> None:
+    document = json.loads(plots.RESULTS.read_text(encoding="utf-8"))
+    setting = balancers.Setting(**document["setting"])
+    assert [result["policy"] for result in document["results"]] == list(balancers.POLICIES)
+    for committed in document["results"]:
+        made = balancers.simulate(committed["policy"], balancers.POLICIES[committed["policy"]], setting)
+        assert made.shares == pytest.approx(committed["shares"], abs=0.01)
+        assert made.p99_ms == pytest.approx(committed["p99_ms"], rel=0.1)
+
+
+def test_the_plots_are_drawn_from_the_committed_results() -> None:
+    document = json.loads(plots.RESULTS.read_text(encoding="utf-8"))
+    assert plots.SHARES.read_text(encoding="utf-8") == plots.shares(document)
+    assert plots.LATENCIES.read_text(encoding="utf-8") == plots.latencies(document)
 
 
 def test_every_code_is_listed_with_its_number() -> None:
