@@ -94,7 +94,9 @@ class Membership:
         finally:
             tried.cancel()
         if self._staying.done() and not self._leaving.is_set():
+            await self.leave()
             await self._staying  # raises what is wrong with it
+        self._staying.add_done_callback(self._tell_of_end)
         return self
 
     async def __aexit__(
@@ -144,6 +146,11 @@ class Membership:
             self._tried.set()
             await asyncio.sleep(_AGAIN_S)
 
+    def _tell_of_end(self, staying: asyncio.Task[None]) -> None:
+        error = None if staying.cancelled() else staying.exception()
+        if error is not None:
+            logger.error("%s is not registered any more: %s", self._server, error, exc_info=error)
+
     def _make_registrations(self) -> tuple[Registration, ...]:
         server = self._server
         endpoints = self._endpoints or server.endpoints
@@ -184,9 +191,12 @@ def register(
         labels: zone, tag and whatever routers look at; added to those of the endpoint.
 
     Raises:
-        ValueError: the URL is not a registry's, or the server listens at a wildcard address and nothing is advertised.
+        ValueError: the URL is not a registry's, the weight is below 0, or the server listens at a wildcard address and
+            nothing is advertised.
         RpcError: FAILED_PRECONDITION where this kind of registry takes no registrations.
     """
+    if weight is not None and weight < 0:
+        raise ValueError(f"weight={weight!r} must be 0 or more; 100 is usual, and 0 gets no calls")
     given = [advertise] if isinstance(advertise, str | Endpoint) else advertise
     endpoints = [Endpoint.parse(endpoint) for endpoint in given]
 

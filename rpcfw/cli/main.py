@@ -17,6 +17,8 @@ from rpcfw.cli.notation import DEFAULT_ENDPOINT, DEFAULT_REGISTRY
 from rpcfw.cli.options import DebugOption, JsonOption
 from rpcfw.cli.output import EXIT_CODES, EXIT_CODES_SHORT, reporting
 
+DEFAULT_REGISTRY_ENDPOINT = "tcp://127.0.0.1:7400"
+"""Where `rpcfw registry` listens unless told otherwise."""
 _ABOUT = "Typed RPC between Python services: serve, call, look, generate, compare."
 
 app = typer.Typer(
@@ -332,6 +334,44 @@ def services(
 
         url = registry or os.environ.get("RPCFW_REGISTRY") or DEFAULT_REGISTRY
         (watch_on if watch else show)(url, names or (), as_json=json, timeout_s=timeout)
+
+
+@app.command("registry", epilog=EXIT_CODES_SHORT)
+def registry_(
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            *("--listen", "-l"),
+            metavar="URL",
+            help=f"Where to listen; may be repeated. Default: {DEFAULT_REGISTRY_ENDPOINT}",
+        ),
+    ] = None,
+    lease: Annotated[
+        float,
+        typer.Option(
+            min=0.1, max=86_400, metavar="SECONDS", help="How long a registration outlives its server."
+        ),
+    ] = 10.0,
+    debug: DebugOption = False,
+) -> None:
+    """Serve rpcfw's own registry, at which servers register and clients find them.
+
+    It keeps nothing on disk. When it was away, calls go on, and servers
+    register again as soon as it is back. Run several for one to be there
+    always: servers register at all of them, clients see the union.
+
+    SIGTERM or Ctrl-C ends it, as it does rpcfw run.
+
+    Examples:
+      rpcfw registry
+      rpcfw registry --listen tcp://10.0.0.5:7400 --lease 5
+      rpcfw run app.py --register rpcfw://10.0.0.5:7400,10.0.0.6:7400
+      rpcfw services --registry rpcfw://10.0.0.5:7400 --watch
+    """
+    with reporting(debug=debug):
+        from rpcfw.cli.registry import run as run_registry
+
+        run_registry(listen or [DEFAULT_REGISTRY_ENDPOINT], lease)
 
 
 @app.command(epilog=EXIT_CODES_SHORT)

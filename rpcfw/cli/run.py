@@ -86,8 +86,8 @@ def serve(options: RunOptions, on_serving: OnServing, *, as_worker: bool = False
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve(thing, options, on_serving, as_worker))
-    _end_in_time()
+        runner.run(serve_thing(thing, options, on_serving, as_worker))
+    end_in_time()
 
 
 def loop_factory(wanted: bool | None) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -103,7 +103,8 @@ def loop_factory(wanted: bool | None) -> Callable[[], asyncio.AbstractEventLoop]
     return uvloop.new_event_loop
 
 
-async def _serve(thing: Any, options: RunOptions, on_serving: OnServing, as_worker: bool) -> None:
+async def serve_thing(thing: Any, options: RunOptions, on_serving: OnServing, as_worker: bool) -> None:
+    """Serve what was loaded, until the process is told to stop and the server has drained."""
     server = await _server(thing, options, as_worker)
     gc.collect()
     gc.freeze()  # what is loaded by now stays; the collector need not walk it again under load
@@ -196,7 +197,7 @@ def end_now(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _end_in_time() -> None:
+def end_in_time() -> None:
     """Let the interpreter end, but not wait for a handler that blocks its thread beyond the grace."""
     joined = threading.Event()
     atexit.register(joined.set)  # called once all threads are joined, before what was registered earlier

@@ -8,12 +8,15 @@ stays one, so that no installed package can take their place.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from rpcfw.endpoint import SCHEMES
 from rpcfw.registry.policy import Registry
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
 
 Opener = Callable[[str], Registry]
 """Takes the whole URL; raises ValueError that names what is wrong with it."""
@@ -94,5 +97,7 @@ def _installed(scheme: str) -> Opener | None:
     return None
 
 
-def _entry_points() -> importlib.metadata.EntryPoints:
-    return importlib.metadata.entry_points(group=GROUP)
+def _entry_points() -> EntryPoints:
+    from importlib.metadata import entry_points  # some 10 ms, for those alone who need it
+
+    return entry_points(group=GROUP)

@@ -151,7 +151,7 @@ class Page:
         for (command, expected), following in zip(steps, [*steps[1:], ("", "")], strict=True):
             if command == "^C":
                 await self._stop_server(signal.SIGINT, block, expected)
-            elif re.match(r"rpcfw run\b", command) and "serving" in expected:
+            elif re.match(r"rpcfw (?:run|registry)\b", command) and "serving" in expected:
                 await self._start_server(block, command, expected)
             else:
                 printed = await self._command(command)
