@@ -17,7 +17,7 @@ READY := .venv/.ready
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test servers check fuzz sim sim-cluster faults-cluster bench test-all-pythons pythons build clean
+.PHONY: help demo test servers check fuzz sim sim-cluster faults-cluster faults-registries bench test-all-pythons pythons build clean
 .PHONY: check-style check-format check-mypy check-pyright check-layers check-generated
 
 help: ## list these targets
@@ -58,7 +58,7 @@ $(READY): pyproject.toml
 
 # -------------------------------------------------------------------------------------------- every day
 
-demo: $(READY) ## three search servers, one killed half way, a client that does not notice
+demo: $(READY) ## search servers found through a registry: balanced, stopped, restarted, killed; a client that does not notice
 	@$(BIN)/python -m examples.search.demo $(ARGS)
 
 test: $(READY) servers ## the test suite (ARGS='-k breaker' to choose)
@@ -109,6 +109,9 @@ ROUNDS ?= 20
 KILLS ?= 50
 faults-cluster: $(READY) ## real servers restarted (ROUNDS=20) and killed (KILLS=50) under load; no call may fail or run twice
 	@$(BIN)/python -m tests.faults.cluster --rounds $(ROUNDS) --kills $(KILLS) $(ARGS)
+
+faults-registries: $(READY) servers ## registries killed and started again (ROUNDS=3) under load; no call may fail
+	@$(BIN)/python -m tests.faults.registries --rounds $(if $(filter 20,$(ROUNDS)),3,$(ROUNDS)) $(ARGS)
 
 bench: $(READY) ## calls per second and latency, beside raw uvloop in the same run
 	@$(BIN)/python -m benchmarks.first_look $(ARGS)
