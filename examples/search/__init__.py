@@ -1,4 +1,4 @@
-"""rpcfw on real input: full-text search over the Python standard library's source, in three server processes.
+"""rpcfw on real input: full-text search over the Python standard library's source, in four server processes.
 
 Read `contract` first, then `server` and `demo`. The search itself (`corpus`, `query`, `index`) knows nothing
 of rpcfw.

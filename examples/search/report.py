@@ -1,12 +1,12 @@
-"""What the demo prints: a line for each of its parts, and at the end tables of the calls, the servers and the time.
+"""What the demo prints before and after: a line for each step, and tables of the calls, the balancers and the time.
 
-Only layout: the numbers are those of `traffic`, the words of the timeline those of `course`.
+Only layout: the numbers are those of `traffic` and `course`, the words of the timeline those of `course`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -14,8 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 import rpcfw
+from examples.search.cluster import ServerProcess
 from examples.search.contract import Search, Status
-from examples.search.traffic import Phase, Traffic
+from examples.search.course import Plan
+from examples.search.timeline import Entry, Kind
+from examples.search.traffic import Traffic, Turn, percentile
 
 _STREAMS = {
     rpcfw.CallKind.UNARY: "none",
@@ -50,8 +53,8 @@ def print_calls(console: Console, traffic: Traffic, attempts: Counter[str]) -> N
             name,
             _STREAMS[rpcfw.spec_of(Search).methods[name].kind],
             f"{statistics.calls:,}",
-            f"{statistics.percentile_ms(50):.1f}",
-            f"{statistics.percentile_ms(99):.1f}",
+            f"{percentile(statistics.latencies_ms, 50):.1f}",
+            f"{percentile(statistics.latencies_ms, 99):.1f}",
             f"{statistics.bytes_out / 1e6:.2f}",
             f"{statistics.bytes_back / 1e6:.2f}",
             f"{attempts[name] - statistics.calls - statistics.asked_again:,}",
@@ -62,20 +65,36 @@ def print_calls(console: Console, traffic: Traffic, attempts: Counter[str]) -> N
     console.print(_AGAIN, style="dim")
 
 
-def print_shares(console: Console, traffic: Traffic, endpoints: Mapping[str, str]) -> None:
-    """A row per server: how many of the calls that began in each phase it answered."""
-    table = _table("server", numbers=[phase.value for phase in Phase])
-    for node, endpoint in endpoints.items():
-        table.add_row(f"{node}  {endpoint}", *(_share(traffic.by_node[phase], node) for phase in Phase))
-    _print_table(console, "Who answered the calls that began ...", table)
+def print_shares(
+    console: Console, turns: Sequence[tuple[Plan, Turn]], servers: Sequence[ServerProcess]
+) -> None:
+    """A row per server and a column per balancer: its share of the calls; and how it went for the callers."""
+    slow = servers[-1].node
+    headings = [
+        plan.name.replace(" ", "\n", 1) + (f"\n{slow} slow" if plan.slow else "\n") for plan, _ in turns
+    ]
+    table = _table("server", numbers=["weight", *headings])
+    for server in servers:
+        shares = (_share(turn.by_node, server.node) for _, turn in turns)
+        table.add_row(server.node, f"{server.weight}", *shares)
+    table.add_section()
+    table.add_row("calls", "", *(f"{turn.by_node.total():,}" for _, turn in turns))
+    table.add_row("per s", "", *(f"{turn.by_node.total() / turn.seconds:,.0f}" for _, turn in turns))
+    for percent in (50, 99):
+        values = (f"{percentile(turn.latencies_ms, percent):,.1f}" for _, turn in turns)
+        table.add_row(f"p{percent} ms", "", *values)
+    _print_table(console, "Who answered, under each balancer", table)
 
 
-def print_timeline(console: Console, events: Sequence[tuple[float, str]]) -> None:
-    """A row per event, in seconds since the first call."""
+def print_timeline(console: Console, entries: Sequence[Entry]) -> None:
+    """A row per deed of the demo, in seconds since the first call; what the client noticed has been shown."""
     table = _table(numbers=["s"])
     table.add_column("what happened")
-    for at_s, text in events:
-        table.add_row(f"{at_s:.2f}", text)
+    for entry in entries:
+        if entry.kind is not Kind.NOTICE:
+            style = "bold" if entry.kind is Kind.PART else ""
+            indent = "" if entry.kind is Kind.PART else "  "
+            table.add_row(f"{entry.at_s:.1f}", Text(indent + entry.text, style))
     _print_table(console, "Timeline", table)
 
 
@@ -89,19 +108,17 @@ def print_result(console: Console, traffic: Traffic) -> None:
     console.print(f"failed calls: {traffic.failed}", style="bold red" if traffic.failed else "bold green")
 
 
-def print_commands(console: Console, commands: Sequence[str]) -> None:
-    """Command lines to copy: the first for one shell, the others for a second one. None is broken up."""
-    server, *calls = commands
-    console.print("\nNow you. A server in one shell, which takes some seconds to index:")
-    console.print(f"  {server}", markup=False, soft_wrap=True)
-    console.print("and in another shell:")
-    for call in calls:
-        console.print(f"  {call}", markup=False, soft_wrap=True)
+def print_commands(console: Console, shells: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Command lines to copy, under what they are. None is broken up."""
+    console.print("\nNow you:")
+    for what, lines in shells:
+        console.print(f"  {what}:", markup=False)
+        for line in lines:
+            console.print(f"    {line}", markup=False, soft_wrap=True)
 
 
 def _share(answered: Counter[str], node: str) -> str:
-    percent = 100 * answered[node] / max(1, answered.total())
-    return f"{answered[node]:,} ({percent:4.1f} %)"
+    return f"{100 * answered[node] / max(1, answered.total()):.1f} %"
 
 
 def _table(*texts: str, numbers: Sequence[str]) -> Table:

@@ -1,9 +1,9 @@
 """The search service: the generated skeleton filled in with an index, and one server process around it.
 
-    python -m examples.search.server --listen tcp://127.0.0.1:7000 --node a
-    rpcfw run examples.search.server:make --listen tcp://127.0.0.1:7000
+    python -m examples.search.server --registry zeroconf:// --node a
+    rpcfw run examples.search.server:make --register zeroconf://
 
-A server indexes first and listens afterwards: until it can answer, its port is closed and calls go elsewhere.
+A server indexes first, listens then, and is registered last: until it can answer nobody calls it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import os
 import platform
 import signal
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import rpcfw
 from examples.search.contract import (
@@ -34,9 +36,36 @@ from examples.search.corpus import python_files, read_source, stdlib_root
 from examples.search.index import Index, Match
 from examples.search.query import Query, QueryError
 from examples.search.stubs import SearchSkeleton
+from examples.search.trouble import Trouble
 
 BEST_FILES = 5
 FILES_PER_LINE = 100
+LIMITS = rpcfw.Limits(min_ping_interval_s=0.5)
+"""The demo's client pings once a second, now and then a little sooner; the usual limit would mind after a while."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """The command line.
+
+    Attributes:
+        listen: where; port 0 asks the system for a free one.
+        node: the server's name, which goes with each reply, and into the registry as the label ``node``.
+        registry: the URL of one to be registered in; None for none.
+        weight: in the registry.
+        max_files: so many are indexed; None for all.
+        index_file: the index is read from there if it is there, else written there for other servers; None for neither.
+        attached: the server reads from stdin how it is to be, see `trouble`; it ends when stdin does, as that does with
+            the process that holds the other end.
+    """
+
+    listen: rpcfw.Endpoint
+    node: str = "search"
+    registry: str | None = None
+    weight: int | None = None
+    max_files: int | None = None
+    index_file: Path | None = None
+    attached: bool = False
 
 
 class SearchServer(SearchSkeleton):
@@ -108,6 +137,11 @@ def count_of(matches: list[Match]) -> Count:
 
 async def make(node: str = "search", max_files: int | None = None) -> SearchServer:
     """A server object over the standard library's source; tells on stderr how far the indexing is."""
+    return SearchServer(await index_stdlib(max_files), node)
+
+
+async def index_stdlib(max_files: int | None) -> Index:
+    """An index of the standard library's source; tells on stderr how far it is."""
     root = stdlib_root()
     files = python_files(root)[:max_files]
     index = Index()
@@ -116,22 +150,62 @@ async def make(node: str = "search", max_files: int | None = None) -> SearchServ
         if done % FILES_PER_LINE == 0 or done == len(files):
             print(f"indexed {done} of {len(files)} files", file=sys.stderr, flush=True)
         await asyncio.sleep(0)  # Ctrl-C is heard between two files
-    return SearchServer(index, node)
+    return index
 
 
-async def serve(listen: rpcfw.Endpoint, node: str, max_files: int | None) -> None:
-    """Index, then serve until this task is cancelled; calls in progress then end first."""
-    implementation = await make(node, max_files)
-    async with rpcfw.serve(implementation, listen=listen) as server:
-        print(f"serving at {server.endpoint} (node {node}, pid {os.getpid()})", flush=True)
+async def shared_index(file: Path, max_files: int | None) -> Index:
+    """The index that is kept in a file; where there is none yet, one is made and kept there."""
+    index = kept_index(file)
+    if index is None:
+        index = await index_stdlib(max_files)
+        keep_index(file, index)
+    return index
+
+
+def kept_index(file: Path) -> Index | None:
+    """What `keep_index` has kept, or None."""
+    return Index.load(file.read_bytes()) if file.exists() else None
+
+
+def keep_index(file: Path, index: Index) -> None:
+    """Keep an index for other servers; they find all of it or nothing."""
+    unfinished = file.with_suffix(f".{os.getpid()}")
+    unfinished.write_bytes(index.dump())
+    unfinished.replace(file)
+
+
+async def serve(options: Options, trouble: Trouble) -> None:
+    """Index, serve, register; until this task is cancelled. It leaves the registry then, and calls in progress end."""
+    if options.index_file is not None:
+        index = await shared_index(options.index_file, options.max_files)
+    else:
+        index = await index_stdlib(options.max_files)
+    implementation = SearchServer(index, options.node)
+    async with (
+        rpcfw.serve(implementation, listen=options.listen, middleware=[trouble], limits=LIMITS) as server,
+        contextlib.AsyncExitStack() as registered,
+    ):
+        if options.registry is not None:
+            membership = rpcfw.register(
+                server, options.registry, weight=options.weight, labels={"node": options.node}
+            )
+            await registered.enter_async_context(membership)
+        print(f"serving at {server.endpoint} (node {options.node}, pid {os.getpid()})", flush=True)
         await server.wait_closed()
 
 
-async def serve_until_told_to_stop(listen: rpcfw.Endpoint, node: str, max_files: int | None) -> None:
+async def serve_until_told_to_stop(options: Options) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends the calls in progress too."""
-    serving = asyncio.ensure_future(serve(listen, node, max_files))
+    trouble = Trouble()
+    serving = asyncio.ensure_future(serve(options, trouble))
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+        loop.add_signal_handler(number, serving.cancel)
+    if options.attached:
+        lines = asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+        heeding = asyncio.ensure_future(trouble.heed(lines))
+        heeding.add_done_callback(lambda _: serving.cancel())
     with contextlib.suppress(asyncio.CancelledError):
         await serving
 
@@ -139,25 +213,32 @@ async def serve_until_told_to_stop(listen: rpcfw.Endpoint, node: str, max_files:
 def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(
-        prog="python -m examples.search.server", description="One search server."
+        prog="python -m examples.search.server",
+        description="One search server.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "--listen", default="tcp://127.0.0.1:7000", metavar="URL", help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--node", default="search", metavar="NAME", help="goes with each reply, default: %(default)s"
-    )
+    parser.add_argument("--listen", default="tcp://127.0.0.1:0", metavar="URL", help="port 0: any free one")
+    parser.add_argument("--node", default="search", metavar="NAME", help="goes with each reply")
+    parser.add_argument("--registry", metavar="URL", help="be registered there, such as zeroconf://")
+    parser.add_argument("--weight", type=int, metavar="N", help="in the registry")
     parser.add_argument(
         "--files", type=int, metavar="N", help="index the first N files only, for a quick look"
     )
-    options = parser.parse_args()
+    parser.add_argument(
+        "--index", type=Path, metavar="FILE", help="read the index from there, or keep it there"
+    )
+    parser.add_argument("--attached", action="store_true", help="heed stdin, and end when it ends")
+    given = parser.parse_args()
     try:
-        listen = rpcfw.Endpoint.parse(options.listen)
+        listen = rpcfw.Endpoint.parse(given.listen)
     except ValueError as error:
         parser.error(str(error))
+    options = Options(
+        listen, given.node, given.registry, given.weight, given.files, given.index, given.attached
+    )
     try:
-        asyncio.run(serve_until_told_to_stop(listen, options.node, options.files))
-    except OSError as error:
+        asyncio.run(serve_until_told_to_stop(options))
+    except (OSError, ImportError, ValueError) as error:
         parser.exit(1, f"{error}\n")
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import enum
 import itertools
 import math
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,14 +25,6 @@ TIMEOUT_S = 10.0
 TIMES_ASKED = 3
 PAUSE_S = 0.02
 """Between two calls of a caller: the servers are busy, and a machine with two cores is not choked by them."""
-
-
-class Phase(enum.Enum):
-    """When a call begins, seen from the server that is killed."""
-
-    BEFORE = "before the kill"
-    DOWN = "while it is down"
-    AFTER = "after its return"
 
 
 class Attempts:
@@ -70,34 +61,55 @@ class MethodStatistics:
     bytes_back: int = 0
     latencies_ms: array[float] = dataclasses.field(default_factory=lambda: array("d"))
 
-    def percentile_ms(self, percent: float) -> float:
-        """The nearest-rank percentile of the latencies; not a number without any."""
-        ordered = sorted(self.latencies_ms)
-        return ordered[math.ceil(percent / 100 * len(ordered)) - 1] if ordered else math.nan
+
+@dataclasses.dataclass(slots=True)
+class Turn:
+    """Who answered the calls that began in one part of the demo, and how quickly.
+
+    Attributes:
+        by_node: answers by the name of the server.
+        latencies_ms: of these calls.
+        seconds: how long the part was; 0 while it goes on.
+    """
+
+    by_node: Counter[str] = dataclasses.field(default_factory=Counter)
+    latencies_ms: array[float] = dataclasses.field(default_factory=lambda: array("d"))
+    seconds: float = 0.0
 
 
 class Traffic:
-    """A number of callers, each of which asks all questions in turn, over and over."""
+    """A number of callers, each of which asks all questions in turn, over and over.
+
+    Attributes:
+        by_method: what came of the calls.
+        turn: takes note of the calls that begin now; None: nobody does.
+        problems: of the calls that failed, in words.
+    """
 
     def __init__(self, stub: SearchStub, questions: Sequence[Question], callers: int) -> None:
         self._stub = stub
         self._questions = questions
         self._callers = callers
         self._stopping = False
-        self.phase = Phase.BEFORE
+        self._recent: deque[tuple[float, str]] = deque()
+        self._awaited: list[tuple[str, float, asyncio.Future[None]]] = []
         self.by_method = {question.method.name: MethodStatistics() for question in questions}
-        self.by_node = {phase: Counter[str]() for phase in Phase}
+        self.turn: Turn | None = None
         self.problems: list[str] = []
-        self.returned = asyncio.Event()
-        """Set at the first answer of the node that went down to a call that began afterwards."""
-        self._down_node = ""
 
     @property
     def calls(self) -> int:
+        """All that have ended."""
         return sum(statistics.calls for statistics in self.by_method.values())
 
     @property
+    def asked_again(self) -> int:
+        """How often a caller had to ask again."""
+        return sum(statistics.asked_again for statistics in self.by_method.values())
+
+    @property
     def failed(self) -> int:
+        """Calls that failed."""
         return sum(statistics.failed for statistics in self.by_method.values())
 
     async def run(self) -> None:
@@ -110,17 +122,23 @@ class Traffic:
         """Begin no more calls."""
         self._stopping = True
 
-    def went_down(self, node: str) -> None:
-        """Calls that begin from now on count as made while this node is down."""
-        self.phase, self._down_node = Phase.DOWN, node
+    def last_second(self) -> Counter[str]:
+        """How many calls each server answered in the last second."""
+        recent, since = self._recent, asyncio.get_running_loop().time() - 1.0
+        while recent and recent[0][0] < since:
+            recent.popleft()
+        return Counter(node for _, node in recent)
 
-    def came_back(self) -> None:
-        """Calls that begin from now on count as made after the node's return."""
-        self.phase = Phase.AFTER
+    async def answer_of(self, node: str) -> None:
+        """Wait for a server's first answer to a call that begins from now on."""
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[None] = loop.create_future()
+        self._awaited.append((node, loop.time(), answered))
+        await answered
 
     async def ask(self, question: Question) -> None:
         """Ask once, repeat what broke where that does no harm, and count what came of it."""
-        statistics, phase = self.by_method[question.method.name], self.phase
+        statistics, turn = self.by_method[question.method.name], self.turn
         about: dict[str, str | bytes] = {}
         stub = self._stub.with_options(timeout_s=TIMEOUT_S, reply_metadata=about)
         loop = asyncio.get_running_loop()
@@ -138,7 +156,11 @@ class Traffic:
         statistics.latencies_ms.append(took_s * 1000)
         statistics.bytes_out += encoded_bytes(question.sent)
         statistics.bytes_back += encoded_bytes(replies)
-        self._count_node(str(about.get("node", "?")), phase)
+        node = str(about.get("node", "?"))
+        if turn is not None:
+            turn.by_node[node] += 1
+            turn.latencies_ms.append(took_s * 1000)
+        self._answered(node, start)
 
     async def _ask_in_turn(self, first: int) -> None:
         for question in itertools.islice(itertools.cycle(self._questions), first, None):
@@ -153,8 +175,9 @@ class Traffic:
         """All messages of the answer; None when the call failed.
 
         rpcfw has repeated already what it may: idempotent calls before their first item. This caller knows more:
-        asking for all hits again, or uploading the same files again, does no harm.
+        asking for all hits again, or uploading the same files again, does no harm. It asks elsewhere then.
         """
+        tried: list[str] = []
         for left in reversed(range(TIMES_ASKED)):
             replies = []
             try:
@@ -164,16 +187,28 @@ class Traffic:
                 broke_in_its_middle = bool(replies) or question.method.kind.streams_in
                 if error.code is rpcfw.Code.UNAVAILABLE and broke_in_its_middle and left:
                     statistics.asked_again += 1
+                    tried.append(error.endpoint)
+                    route = rpcfw.Route()
+                    route.tried += tried
+                    stub = stub.with_options(route=route)
                     continue
                 self.problems.append(f"{question.method.name}: {error}")
                 return None
             return replies
         return None
 
-    def _count_node(self, node: str, phase: Phase) -> None:
-        self.by_node[phase][node] += 1
-        if node == self._down_node and phase is not Phase.BEFORE:
-            self.returned.set()
+    def _answered(self, node: str, began: float) -> None:
+        self._recent.append((asyncio.get_running_loop().time(), node))
+        for awaited, since, answered in self._awaited:
+            if awaited == node and began >= since and not answered.done():
+                answered.set_result(None)
+        self._awaited = [waiting for waiting in self._awaited if not waiting[2].done()]
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The nearest-rank percentile; not a number without any values."""
+    ordered = sorted(values)
+    return ordered[math.ceil(percent / 100 * len(ordered)) - 1] if ordered else math.nan
 
 
 def encoded_bytes(messages: Sequence[Any]) -> int:

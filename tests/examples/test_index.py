@@ -9,6 +9,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from examples.search.corpus import python_files, read_source, stdlib_root
@@ -265,6 +266,31 @@ def test_a_query_without_terms_matches_every_file() -> None:
 def test_a_search_of_an_empty_index_finds_nothing() -> None:
     assert search(Index(), "anything") == []
     assert Index().search(Query()) == []
+
+
+def test_an_index_that_was_dumped_and_loaded_answers_as_before_and_goes_on() -> None:
+    index = index_of(a="old text", b="class Größe:\n    text = 1", empty="")
+    index.add("a", "new text\ntext")
+    loaded = Index.load(index.dump())
+    index.add("c", "text again")
+    loaded.add("c", "text again")
+    loaded.add("b", "other")
+    index.add("b", "other")
+    assert (loaded.documents, loaded.words, loaded.size_bytes) == (
+        index.documents,
+        index.words,
+        index.size_bytes,
+    )
+    for text in ("text", "old", "größe", '"new text"', "other"):
+        found, expected = search(loaded, text), search(index, text)
+        assert [(match.document.path, match.score, list(match.lines())) for match in found] == [
+            (match.document.path, match.score, list(match.lines())) for match in expected
+        ]
+
+
+def test_what_is_no_index_is_not_loaded() -> None:
+    with pytest.raises(msgspec.DecodeError):
+        Index.load(b"\x93\x01\x02\x03")
 
 
 def test_a_query_reads_words_phrases_and_dotted_names() -> None:

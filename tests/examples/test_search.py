@@ -1,22 +1,17 @@
-"""The search example: its server through the generated stub, its callers' statistics, and the demo as it is run."""
+"""The search example: its server through the generated stub, and its callers with their statistics."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import math
 import os
-import shlex
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 import rpcfw
-from examples.search.cluster import ServerFailed, free_ports, running
 from examples.search.contract import (
     Action,
     BadQuery,
@@ -28,11 +23,11 @@ from examples.search.contract import (
     Refinement,
     Uploaded,
 )
-from examples.search.demo import commands_to_try
 from examples.search.index import Index
 from examples.search.server import SearchServer
 from examples.search.stubs import SearchStub
-from examples.search.traffic import TIMES_ASKED, Attempts, MethodStatistics, Phase, Traffic
+from examples.search.traffic import TIMES_ASKED, Attempts, Traffic, Turn, percentile
+from examples.search.trouble import SLOW_S, Trouble, Word
 from examples.search.workload import (
     Question,
     count_question,
@@ -42,11 +37,12 @@ from examples.search.workload import (
     refine_question,
     upload_question,
 )
+from rpcfw.balancer import Node
 from rpcfw.middleware import Retry
+from rpcfw.testing.virtual_clock import VirtualClock
 from rpcfw.transport import MemoryTransport
 
 T = TypeVar("T")
-PROJECT = Path(__file__).parents[2]
 TEXTS = {
     "zoo.py": "def feed(animal):\n    return animal.eat('hay')\n",
     "farm.py": "animal = 'cow'\nanimal_feed = 'hay'\nprint(animal)\n",
@@ -62,10 +58,12 @@ def small_index() -> Index:
 
 
 @asynccontextmanager
-async def stub_of(server: SearchServer, *middleware: rpcfw.Middleware) -> AsyncIterator[SearchStub]:
+async def stub_of(
+    server: SearchServer, *middleware: rpcfw.Middleware, on_server: Sequence[rpcfw.Middleware] = ()
+) -> AsyncIterator[SearchStub]:
     memory = {"mem": MemoryTransport()}
     async with (
-        rpcfw.serve(server, listen="mem://search", transports=memory),
+        rpcfw.serve(server, listen="mem://search", transports=memory, middleware=on_server),
         rpcfw.connect("mem://search", middleware=middleware, transports=memory) as client,
     ):
         yield SearchStub(client)
@@ -199,6 +197,19 @@ class Faulty(SearchServer):
             raise rpcfw.RpcError(rpcfw.Code.UNAVAILABLE, "broke off")
 
 
+class Gated(SearchServer):
+    """Answers once its gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__(small_index(), "a")
+        self.asked, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def count(self, query: str) -> Count:
+        self.asked.set()
+        await self.gate.wait()
+        return await super().count(query)
+
+
 DOCUMENTS = [Document("a", "animal"), Document("b", "another animal")]
 BREAKABLE = [
     find_question("animal", 3, 3),
@@ -276,150 +287,94 @@ async def test_bytes_are_those_of_the_messages(stub: SearchStub) -> None:
     assert statistics.bytes_back == len(b"\x83\xa9documents\x02\xaasize_bytes\x14\xa5words\x03")
 
 
-async def test_callers_ask_until_they_are_stopped_and_each_answer_counts_for_its_node(
+async def test_callers_ask_until_they_are_stopped_and_each_answer_counts_for_its_node_and_turn(
     stub: SearchStub,
 ) -> None:
-    questions = await questions_about(stub)
-    traffic = Traffic(stub, questions, callers=3)
-    traffic.went_down("a")
+    traffic = Traffic(stub, await questions_about(stub), callers=3)
+    traffic.turn = turn = Turn()
     running_calls = asyncio.create_task(traffic.run())
-    await traffic.returned.wait()
-    traffic.came_back()
+    await traffic.answer_of("a")
+    traffic.turn = None
+    await traffic.answer_of("a")
     traffic.stop()
     await running_calls
     assert traffic.failed == 0, traffic.problems
-    assert traffic.by_node[Phase.BEFORE].total() == 0
-    assert traffic.by_node[Phase.DOWN] == {"a": traffic.calls}
+    assert 0 < turn.by_node["a"] == turn.by_node.total() < traffic.calls
+    assert len(turn.latencies_ms) == turn.by_node.total()
+
+
+async def test_an_answer_to_a_call_that_began_before_is_not_waited_for() -> None:
+    server = Gated()
+    async with stub_of(server) as stub:
+        question = count_question("animal", [Count(2, 5)])
+        traffic = Traffic(stub, [question], callers=1)
+        early = asyncio.create_task(traffic.ask(question))
+        await server.asked.wait()
+        waiting = asyncio.create_task(traffic.answer_of("a"))
+        other = asyncio.create_task(traffic.answer_of("b"))
+        await asyncio.sleep(0)
+        server.gate.set()
+        await early
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await traffic.ask(question)
+        await waiting
+        assert not other.done()
+        other.cancel()
+
+
+async def test_a_call_that_broke_in_its_middle_is_asked_again_at_another_server() -> None:
+    memory = {"mem": MemoryTransport()}
+    question = upload_question(DOCUMENTS)
+    async with (
+        rpcfw.serve(Faulty(breaks=1000), listen="mem://faulty", transports=memory),
+        rpcfw.serve(SearchServer(small_index(), "well"), listen="mem://well", transports=memory),
+        rpcfw.connect(
+            "mem://faulty", "mem://well", transports=memory, balancer=Stubborn(), middleware=[Retry()]
+        ) as client,
+    ):
+        traffic = Traffic(SearchStub(client), [question], callers=1)
+        await traffic.ask(question)
+    assert (traffic.calls, traffic.asked_again, traffic.failed) == (1, 1, 0), traffic.problems
+
+
+class Stubborn:
+    """A balancer that prefers the same node each time."""
+
+    def pick(self, nodes: Sequence[Node], call: rpcfw.Call) -> Node:
+        return min(nodes, key=lambda node: node.endpoint.address)
 
 
 def test_percentiles_are_those_of_the_nearest_rank() -> None:
-    statistics = MethodStatistics()
-    statistics.latencies_ms.extend(float(nth) for nth in reversed(range(1, 201)))
-    assert [statistics.percentile_ms(percent) for percent in (50, 99, 100)] == [100.0, 198.0, 200.0]
+    values = [float(nth) for nth in reversed(range(1, 201))]
+    assert [percentile(values, percent) for percent in (50, 99, 100)] == [100.0, 198.0, 200.0]
+    assert math.isnan(percentile([], 50))
 
 
-# the processes
+# the trouble that is made for a server
 
 
-async def test_no_server_process_is_left_when_the_demo_is_cancelled() -> None:
-    pids: list[int] = []
-    started = asyncio.Event()
-
-    async def demonstrate() -> None:
-        async with running(["a", "b"], max_files=1) as servers:
-            await asyncio.gather(*(server.served() for server in servers))
-            pids.extend(server.pid for server in servers)
-            started.set()
-            await asyncio.get_running_loop().create_future()
-
-    demo = asyncio.create_task(demonstrate())
-    await started.wait()
-    assert all(is_alive(pid) for pid in pids)
-    demo.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await demo
-    assert len(pids) == 2
-    assert not any(is_alive(pid) for pid in pids)
+async def test_a_server_does_as_it_is_told_line_by_line() -> None:
+    trouble, lines = Trouble(), asyncio.StreamReader()
+    heeding = asyncio.create_task(trouble.heed(lines))
+    question = count_question("animal", [Count(2, 5)])
+    async with stub_of(SearchServer(small_index(), "a"), on_server=[trouble]) as stub:
+        for word in (Word.FAILING, Word.WELL):
+            lines.feed_data(f"{word.value}\n".encode())
+            while trouble.word is not word:
+                await asyncio.sleep(0)
+            traffic = Traffic(stub, [question], callers=1)
+            await traffic.ask(question)
+            assert traffic.failed == (word is Word.FAILING)
+    lines.feed_eof()
+    await heeding
 
 
-async def test_a_server_that_ends_by_itself_is_named_with_its_last_words() -> None:
-    async with running(["a"], max_files=1) as (server,):
-        await server.served()
-        await server.check()
-        server.kill()
-        await server.gone()
-        with pytest.raises(
-            ServerFailed, match=rf"server a \(pid {server.pid}\) ended with -9.*\n +serving at tcp:"
-        ):
-            await server.check()
-
-
-async def test_a_server_that_is_killed_and_started_again_serves_at_its_port() -> None:
-    async with running(["a"], max_files=1) as (server,):
-        await server.served()
-        first = server.pid
-        server.kill()
-        await server.gone()
-        await server.start()
-        await server.served()
-        async with rpcfw.connect(server.endpoint) as client:
-            status = await SearchStub(client).status()
-    assert status.pid == server.pid != first
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-# the demo as it is run
-
-
-async def start(*command: str) -> Process:
-    """A process that is no terminal's, in the project's folder."""
-    env = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")}
-    return await asyncio.create_subprocess_exec(
-        *command, cwd=PROJECT, env=env, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
-    )
-
-
-async def test_the_demo_loses_no_call_and_prints_its_tables() -> None:
-    demo = await start(sys.executable, "-m", "examples.search.demo", "--seconds", "3", "--files", "300")
-    said = (await demo.communicate())[0].decode()
-    lines = said.splitlines()
-    assert demo.returncode == 0, said
-    assert "failed calls: 0" in lines, said
-    assert not any(character < " " and character != "\n" for character in said), repr(said)
-    assert [line[:5] for line in lines if line.startswith("[")] == ["[1/3]", "[2/3]", "[3/3]"]
-    for method in ("count", "find", "refine", "upload"):
-        assert (
-            sum(line.startswith(f"{method} ") and line.endswith(" 0") for line in map(str.rstrip, lines)) == 1
-        ), said
-    for event in (
-        "SIGKILL to server b",
-        "server b is started again",
-        "server b answers its first call again",
-    ):
-        assert sum(event in line for line in lines) == 1, said
-    (killed,) = (line for line in lines if line.startswith("b  tcp://"))
-    while_down = int(killed.split(")")[1].split("(")[0])
-    assert while_down <= 3, f"only replies that were on their way come from a server that is down: {killed}"
-
-
-async def test_the_demo_ends_with_its_servers_when_it_is_told_to() -> None:
-    demo = await start(sys.executable, "-m", "examples.search.demo", "--files", "300")
-    assert demo.stdout is not None
-    async for line in demo.stdout:
-        if line.startswith(b"[1/3]"):
-            demo.terminate()
-    assert await demo.wait() == 143
-
-
-async def test_the_command_lines_that_the_demo_ends_with_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(PROJECT)
-    endpoint = f"127.0.0.1:{free_ports(1)[0]}"
-    serve, count, find, describe = (
-        shlex.split(command.replace("127.0.0.1:7000", endpoint)) for command in commands_to_try()
-    )
-    server = await start(*serve)
-    assert server.stdout is not None
-    try:
-        async for line in server.stdout:
-            if line.startswith(b"serving"):
-                break
-        outputs = []
-        for command in (count, find, describe):
-            call = await start(*command)
-            output = (await call.communicate())[0].decode()
-            assert call.returncode == 0, output
-            outputs.append(output)
-    finally:
-        server.terminate()
-        await server.communicate()
-    assert json.loads(outputs[0])["files"] > 0
-    assert len([json.loads(line)["path"] for line in outputs[1].splitlines()]) == 5
-    assert "async def count(query: str) -> Count" in outputs[2]
-    assert server.returncode == 0
+async def test_a_slow_server_takes_longer_by_a_known_time(virtual_clock: VirtualClock) -> None:
+    trouble = Trouble()
+    trouble.word = Word.SLOW
+    async with stub_of(SearchServer(small_index(), "a"), on_server=[trouble]) as stub:
+        await stub.count("animal")
+        before_s = virtual_clock.elapsed_s
+        await stub.count("animal")
+        assert SLOW_S <= virtual_clock.elapsed_s - before_s < SLOW_S + 0.1
