@@ -3,7 +3,8 @@
     python -m tests.faults.registries [--rounds 3] [--rate 1000]
 
 Real servers of etcd, Redis and rpcfw's own registry, each with three office processes and a client that finds them
-there. While the registry is away an office is restarted, too: it is back in the registry when that is. No call may fail.
+there. While the registry is away an office is restarted, too, and is listed when the registry is back. No call may
+fail.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ async def of_rpcfw() -> AsyncIterator[Killable]:
 
 
 async def play(name: str, registry: Killable, rounds: int, rate: int, folder: Path) -> int:
-    """Kill it, restart an office meanwhile, start it again; every other time without its data. How many calls failed."""
+    """Kill it, restart an office, start it again; every other time without its data. How many calls failed."""
     servers = offices(3, registry.url, folder)
 
     async def course(tell: Callable[[str], None]) -> None:
@@ -77,12 +78,14 @@ async def play(name: str, registry: Killable, rounds: int, rate: int, folder: Pa
             await registry.kill()
             if number % 2 == 0:
                 registry.forget()
-            await asyncio.sleep(AWAY_S)
-            await registry.start()
-            await asyncio.sleep(AWAY_S)
             office = servers[number % len(servers)]
             assert await office.leave() == 0
-            await office.start()
+            starting = asyncio.create_task(office.start())  # it is ready when it is registered
+            await asyncio.sleep(AWAY_S)
+            assert not starting.done(), "an office says that it is registered in a registry that is away"
+            await registry.start()
+            await starting
+            await asyncio.sleep(AWAY_S)
             tell(f"{name}: killed and started {number} of {rounds} times")
 
     outcome = await under_load(registry.url, servers, rate, orders=True, course=course)
