@@ -31,6 +31,7 @@ logger = logging.getLogger("rpcfw.cluster")
 
 _WATCH_AGAIN_S = 1.0
 """A registry whose watch raises, which none should, is watched again after this time."""
+_ASK_REGISTRY_S = 1.0
 
 
 class Cluster:
@@ -69,7 +70,7 @@ class Cluster:
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._passed_over: set[str] = set()
-        self._instances: dict[str, str] = {}
+        self._minding: asyncio.Task[None] | None = None
         self._problem = ""
         self._closed = False
 
@@ -104,6 +105,8 @@ class Cluster:
         """Close all connections and watches. Calls in progress fail with UNAVAILABLE."""
         self._closed = True
         tasks = [*self._watching.values(), *self._leaving]
+        if self._minding is not None:
+            tasks.append(self._minding)
         self._watching.clear()
         for task in tasks:
             task.cancel()
@@ -120,7 +123,7 @@ class Cluster:
 
     def acquire(self, endpoint: Endpoint) -> Peer | None:
         """The peer at an endpoint, one use more; None where this client has no transport for it."""
-        if endpoint.scheme != "udp" and endpoint.scheme not in self._setting.transports:
+        if not self._speaks(endpoint):
             if endpoint.address not in self._passed_over and len(self._passed_over) < 1000:
                 self._passed_over.add(endpoint.address)
                 known = ", ".join(f"{scheme}://" for scheme in sorted(self._setting.transports))
@@ -133,12 +136,17 @@ class Cluster:
         peer.uses += 1
         return peer
 
+    def _speaks(self, endpoint: Endpoint) -> bool:
+        if endpoint.scheme != "udp":
+            return endpoint.scheme in self._setting.transports
+        # datagrams are neither encrypted nor signed: no registry leads a client there that was given only `tls`
+        return isinstance(self._source, Sequence) or "tcp" in self._setting.transports
+
     def release(self, peer: Peer) -> None:
         """One use less; the last one ends it, when its calls in progress have ended."""
         peer.uses -= 1
         if peer.uses == 0 and not self._closed:
             self._peers.pop(peer.address, None)
-            self._instances.pop(peer.address, None)
             leaving = asyncio.get_running_loop().create_task(peer.leave(), context=contextvars.Context())
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
@@ -167,6 +175,10 @@ class Cluster:
             self._watching[service] = loop.create_task(
                 self._watch(self._source, pool), name=f"rpcfw watch {service}", context=contextvars.Context()
             )
+            if self._minding is None:
+                self._minding = loop.create_task(
+                    self._mind(self._source), name="rpcfw registry", context=contextvars.Context()
+                )
         return pool
 
     async def _watch(self, registry: Registry, pool: Pool) -> None:
@@ -175,12 +187,18 @@ class Cluster:
                 async with contextlib.aclosing(registry.watch(pool.service)) as snapshots:
                     async for snapshot in snapshots:
                         self._tell_of_registry(registry)
-                        pool.update(sorted(snapshot, key=lambda known: known.key))  # sets have no order
+                        pool.update(sorted(snapshot, key=_order))
                 logger.warning("the registry ended its watch of %s; what is known stays", pool.service)
                 return
             except Exception:
                 logger.exception("the watch of %s failed; it begins again", pool.service)
                 await asyncio.sleep(_WATCH_AGAIN_S)
+
+    async def _mind(self, registry: Registry) -> None:
+        """Ask the registry how it does now and then: while it is away its watches say nothing."""
+        while True:
+            self._tell_of_registry(registry)
+            await asyncio.sleep(_ASK_REGISTRY_S)
 
     def _tell_of_registry(self, registry: Registry) -> None:
         if registry.problem != self._problem:
@@ -190,11 +208,15 @@ class Cluster:
 
     def _peer_changed(self, peer: Peer, event: Event) -> None:
         self.tell(event)
-        known = self._instances.get(peer.address, "")
-        if peer.instance and peer.instance != known:
-            self._instances[peer.address] = peer.instance
-            if known:
-                for pool in self._pools.values():
-                    pool.restarted(peer)
+        if self._peers.get(peer.address) is not peer:  # it leaves, and another may be at its endpoint by now
+            return
+        anew = event.kind is EventKind.RESTARTED or (event.kind is EventKind.UP and peer.was_silent)
         for pool in list(self._pools.values()):
+            if anew:
+                pool.begin_anew(peer)
             pool.changed(peer)
+
+
+def _order(known: Registration) -> tuple[str, ...]:
+    """Sets have none. Of several registrations of one address the last counts, and it is always the same one."""
+    return known.key, str(known.endpoint), known.version, known.instance

@@ -66,6 +66,7 @@ class Node:
         self._has_breakers = options.breaker is not None or options.method_breaker is not None
         self._send = peer.channel.handler
         self._is_failure = options.is_failure
+        self._losses = -1  # of the peer's losses the one that was counted last
         self.breaker: Breaker | None = None
         self.method_breakers: dict[MethodSpec, Breaker] = {}
         self.reset()
@@ -141,6 +142,8 @@ class Node:
 
     async def handler(self, call: Call) -> Any:
         """Make a call here, and remember how it went."""
+        if not self.peer.uses:
+            raise self._unlisted()
         begun, statistics = self._now(), self.statistics
         breakers = self._enter(call, begun) if self._has_breakers else ()
         statistics.in_flight += 1
@@ -150,7 +153,7 @@ class Node:
             self._left(breakers, begun, self._judge(error))
             raise
         if call.method.kind.streams_out:
-            return _Items(result, _Stream(self, breakers), self._judge)
+            return _Items(result, _Stream(self, breakers, begun), self._judge)
         now = self._now()
         statistics.in_flight -= 1
         statistics.succeeded(now, now - begun)
@@ -173,6 +176,13 @@ class Node:
                 raise self._refused(breaker, what, now)
             passed.append((breaker, ticket))
         return tuple(passed)
+
+    def _unlisted(self) -> RpcError:
+        """A call that was made while this node was there, and is awaited only now."""
+        message = f"{self.address} is used no more: the registry lists it no longer"
+        error = RpcError(Code.UNAVAILABLE, message, executed=False)
+        error.endpoint = self.address
+        return error
 
     def _refused(self, breaker: Breaker, what: str, now: float) -> RpcError:
         about = what if breaker is self.breaker else f"the breaker of {what}"
@@ -211,6 +221,11 @@ class Node:
                 error.details.setdefault("instance", self.peer.instance)
             if error.executed is False and error.origin is not Origin.REMOTE:
                 return None  # it has not reached the server; that it cannot be reached the peer knows
+            if error.code is Code.UNAVAILABLE and error.origin is Origin.CONNECTION and not self.peer.up:
+                # a lost connection is one failure, however many calls were in progress
+                counted, self._losses = self._losses == self.peer.losses, self.peer.losses
+                if counted:
+                    return None
         return self._is_failure(error)
 
     def _left(self, breakers: Passed, begun: float, failed: bool | None) -> None:
@@ -234,26 +249,35 @@ class _Stream:
     That it begins is what a breaker wants to know. How it ends says something of the node, how long it went on nothing.
     """
 
-    def __init__(self, node: Node, breakers: Passed) -> None:
+    def __init__(self, node: Node, breakers: Passed, begun: float) -> None:
         self._node = node
         self._breakers = breakers
+        self._begun = begun
+        self._latency_s = -1.0  # until the first item
 
     def began(self, failed: bool | None) -> None:
         """Its first item came, or it ended before."""
         now = self._node._now()
+        if failed is False:
+            self._latency_s = now - self._begun
         for breaker, ticket in self._breakers:
             breaker.leave(now, ticket, failed)
         self._breakers = ()
 
     def ended(self, failed: bool | None) -> None:
-        """It is over."""
-        self.began(failed)
+        """It is over; well also where its caller has had enough of it."""
+        if self._latency_s < 0:
+            self.began(failed)
         node = self._node
-        node.statistics.in_flight -= 1
+        now, statistics = node._now(), node.statistics
+        statistics.in_flight -= 1
         if failed:
-            now = node._now()
-            node.statistics.failed(now, 0.0)
+            statistics.failed(now, 0.0)
             node._on_failure(node, now)
+        elif self._latency_s >= 0:
+            statistics.succeeded(now, self._latency_s)
+            if node._outlier is not None:
+                node._outlier.succeeded(node.address, now, self._latency_s)
 
 
 class _Items:
@@ -288,6 +312,10 @@ class _Items:
         self._ended(None)
         items: Any = self._items
         await items.aclose()
+
+    def __del__(self) -> None:
+        """Dropped half read, by a middleware say: it counts as in flight no more."""
+        self._ended(None)
 
     def _ended(self, failed: bool | None) -> None:
         if not self._over:

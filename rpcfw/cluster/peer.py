@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +22,8 @@ from rpcfw.connection.datagram import DatagramChannel
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import RpcError
 from rpcfw.transport import Transport
+
+logger = logging.getLogger("rpcfw.cluster")
 
 _NUMBERS = ("running", "lag_s", "uptime_s")
 _MAX_NAMES = 64
@@ -48,6 +51,12 @@ class Peer:
         instance: names the run of the server behind the endpoint; empty while it is not known.
         unhealthy: services that it offers, and says do badly.
         uses: how many nodes stand on it.
+        one_way: it carries datagrams, and so only calls that want no reply.
+        attempted: whether it can be reached has been tried.
+        losses: how often it was up and is not any more.
+        was_silent: it was given up for its silence, and is not back yet; calls failed there as at a server that is
+            broken, but only for want of an answer.
+        context: its own, without that of the call that happened to be first.
     """
 
     def __init__(self, endpoint: Endpoint, setting: Setting, tell: Callable[[Peer, Event], None]) -> None:
@@ -62,17 +71,21 @@ class Peer:
             self.channel = Channel(
                 endpoint, setting.transports[endpoint.scheme], setting.shared, self._channel_changed
             )
-        self.up = endpoint.scheme == "udp"
+        self.one_way = self.up = self.attempted = endpoint.scheme == "udp"
         self.draining = False
-        self.reason = "not connected yet"
+        self.reason = "it carries one-way calls only" if self.one_way else "not connected yet"
         self.reported: Mapping[str, float] = {}
         self.instance = ""
         self.unhealthy: frozenset[str] = frozenset()
         self.uses = 0
+        self.losses = 0
+        self.was_silent = False
+        self.context = contextvars.Context()
+        self._rng = setting.shared.rng
+        self._first_backoff_s = setting.shared.options.first_backoff_s
         self._started_at = -math.inf
-        self._stirred: asyncio.Future[None] | None = None
+        self._stirred: asyncio.Future[float] | None = None
         self._keeping: asyncio.Task[None] | None = None
-        self.attempted = False
 
     def start(self) -> None:
         """Begin to connect. Once; until `close` or `leave`."""
@@ -80,7 +93,7 @@ class Peer:
             loop = asyncio.get_running_loop()
             # in a context of its own: it outlives the call that happened to be first
             self._keeping = loop.create_task(
-                self._keep(self.channel), name=f"rpcfw peer {self.address}", context=contextvars.Context()
+                self._keep(self.channel), name=f"rpcfw peer {self.address}", context=self.context
             )
 
     def warmth(self, now: float) -> float:
@@ -91,11 +104,12 @@ class Peer:
         return min(1.0, max(0.1, (now - self._started_at) / warm_up_s))
 
     async def leave(self) -> None:
-        """Make no new calls; close when those in progress have ended."""
-        await self._stop()
-        if isinstance(self.channel, Channel):
-            await self.channel.drain()
-        else:
+        """Make no new calls; close when those in progress have ended, or at once when this is cancelled."""
+        try:
+            await self._stop()
+            if isinstance(self.channel, Channel):
+                await self.channel.drain()
+        finally:
             await self.channel.close()
 
     async def close(self) -> None:
@@ -111,48 +125,76 @@ class Peer:
             await asyncio.wait([keeping])
 
     async def _keep(self, channel: Channel) -> None:
-        """Connect, beat, and again."""
-        loop, options = asyncio.get_running_loop(), self._options
+        """Connect, beat, and again; ever more slowly where connections end as soon as they have come."""
+        loop, longest_s, short = asyncio.get_running_loop(), self._options.max_backoff_s, 0
         while True:
             try:
                 connection = await channel.connected()
-            except RpcError as error:
+                came_at = loop.time()
                 self.attempted = True
+                if connection.usable:
+                    self._came_up()
+                await self._beat(channel, connection)
+            except RpcError as error:
                 self._went_down(error.message)
-                wait_s = max(0.0, channel.retry_at - loop.time())
-                await asyncio.sleep(min(wait_s, options.max_backoff_s * 1.2))
-                continue
-            self.attempted = True
-            self._came_up()
-            await self._beat(connection)
+                wait_s = min(max(0.0, channel.retry_at - loop.time()), longest_s * 1.2)
+            except Exception as error:  # a transport's or a detector's: the peer is not lost for that
+                reason, wait_s = f"{type(error).__name__}: {error}", longest_s
+                if reason != self.reason:
+                    logger.exception("%s cannot be used", self.address)
+                for connection in channel.connections:
+                    connection.session.abort(reason)
+                self._went_down(reason)
+            else:
+                short = short + 1 if loop.time() - came_at < self._options.attempt_s else 0
+                if not short or channel.connections:
+                    continue
+                wait_s = min(longest_s, self._first_backoff_s * 1.6 ** min(short - 1, 64))
+                wait_s *= self._rng.uniform(0.8, 1.2)
+            await asyncio.sleep(wait_s)
 
-    async def _beat(self, connection: ClientConnection) -> None:
+    async def _beat(self, channel: Channel, connection: ClientConnection) -> None:
         """Exchange heartbeats until the connection takes no more calls. Whatever the server sends is a sign of life."""
         loop, session, detector = asyncio.get_running_loop(), connection.session, self._options.new_detector()
-        detector.heartbeat(loop.time())
-        session.on_pong = lambda: self._heard(session.peer_load)
-        while connection.usable:
-            session.beat()
-            following = loop.time() + self._options.heartbeat_s
-            while connection.usable and loop.time() < following:
-                await self._until(min(following, detector.deadline()), connection)
-                detector.heartbeat(session.heard_at)
-                if detector.suspicion(loop.time()) >= 1.0:
-                    session.abort(f"no heartbeat for {loop.time() - session.heard_at:.1f} s")
-        session.on_pong = None
+        detector.heartbeat(session.heard_at)
 
-    async def _until(self, at: float, connection: ClientConnection) -> None:
-        """Wait until that time, or until the connection takes no more calls."""
+        def heard() -> None:
+            if connection.usable:  # else it is the last word of a run of the server that goes
+                self._heard(session.peer_load)
+
+        session.on_pong = heard
+        try:
+            while connection.usable:
+                for each in channel.connections:  # with a `pool_size` there are others
+                    each.session.beat()
+                now = loop.time()
+                following = now + self._options.heartbeat_s
+                while connection.usable and now < following:
+                    now = await self._until(min(following, detector.deadline()), connection)
+                    detector.heartbeat(session.heard_at)
+                    if detector.suspicion(now) >= 1.0 or detector.deadline() <= now:
+                        self.was_silent = True
+                        session.abort(f"no heartbeat for {loop.time() - session.heard_at:.1f} s")
+        finally:
+            session.on_pong = None
+
+    async def _until(self, at: float, connection: ClientConnection) -> float:
+        """Wait until that time, or until the connection takes no more calls. The time it is then.
+
+        A loop may call a timer a little before its time: it counts, or there would be another for the same instant.
+        """
         loop = asyncio.get_running_loop()
         while connection.usable and loop.time() < at:
-            self._stirred = loop.create_future()
-            timer = loop.call_at(at, _wake, self._stirred) if at != math.inf else None
+            self._stirred = stirred = loop.create_future()
+            timer = loop.call_at(at, _wake, stirred, at)
             try:
-                await self._stirred
+                came = await stirred
             finally:
                 self._stirred = None
-                if timer is not None:
-                    timer.cancel()
+                timer.cancel()
+            if came == at:
+                return max(loop.time(), at)
+        return loop.time()
 
     def _heard(self, load: Mapping[str, Any]) -> None:
         """Take what a heartbeat says, as far as it is of the form it should have."""
@@ -160,7 +202,7 @@ class Peer:
         numbers = {name: load[name] for name in _NUMBERS if isinstance(load.get(name), int | float)}
         self.reported = numbers
         said, before = load.get("instance", ""), self.instance
-        self.instance = said[:64] if isinstance(said, str) else ""
+        self.instance = (said[:64] if isinstance(said, str) else "") or before
         uptime_s = numbers.get("uptime_s")
         self._started_at = now - uptime_s if uptime_s is not None else -math.inf
         unhealthy = load.get("unhealthy", ())
@@ -169,35 +211,42 @@ class Peer:
         changed = frozenset(told) != self.unhealthy
         self.unhealthy = frozenset(told)
         was_draining, self.draining = self.draining, draining
+        if before and before != self.instance:
+            self._say(EventKind.RESTARTED, f"run {self.instance} of the server, after {before}")
         if draining and not was_draining:
             self.up, self.reason = False, "it is going"
             self._say(EventKind.DRAINING, "its heartbeat says that it is going")
         elif changed:
             badly = ", ".join(sorted(told))
             self._say(EventKind.HEALTH, f"does badly: {badly}" if badly else "all services do well")
-        elif before != self.instance:
-            self._say(EventKind.RESTARTED, f"run {self.instance} of the server, after {before or 'none'}")
+        self._came_up()
 
     def _channel_changed(self) -> None:
         """A connection has come, or takes no more calls."""
         stirred = self._stirred
-        if stirred is not None and not stirred.done():
-            stirred.set_result(None)
+        if stirred is not None:
+            _wake(stirred, -math.inf)
         channel = self.channel
         assert isinstance(channel, Channel)
-        if self.up and not channel.connections:
+        if channel.connections:
+            if self._keeping is not None:
+                self._came_up()
+        elif self.up:
             self._went_down(channel.last_end or "the connection was lost")
-        elif not self.up and channel.connections and self._keeping is not None:
-            self._came_up()
+        else:
+            self.draining = False  # the one that said so is gone
 
     def _came_up(self) -> None:
         if not self.up and not self.draining:
             self.up, self.reason = True, ""
             self._say(EventKind.UP, "connected")
+            self.was_silent = False
 
     def _went_down(self, reason: str) -> None:
         was, self.up, self.draining, self.reason = self.up, False, False, reason
-        if was or not self.attempted:
+        tried, self.attempted = self.attempted, True
+        self.losses += was
+        if was or not tried:
             self._say(EventKind.DOWN, reason)
 
     def _say(self, kind: EventKind, reason: str) -> None:
@@ -205,6 +254,6 @@ class Peer:
         self._tell(self, Event(now, kind, self.address, "", reason))
 
 
-def _wake(future: asyncio.Future[None]) -> None:
+def _wake(future: asyncio.Future[float], at: float) -> None:
     if not future.done():
-        future.set_result(None)
+        future.set_result(at)

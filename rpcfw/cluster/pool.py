@@ -7,12 +7,13 @@ explained, or that comes while a breaker is not closed, takes the careful way; e
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Protocol
 
 from rpcfw.balancer import Balancer
-from rpcfw.call import Call, Route
+from rpcfw.call import Call, Outcomes, Route
 from rpcfw.cluster.events import Event, EventKind
 from rpcfw.cluster.node import Node
 from rpcfw.cluster.options import ClusterOptions
@@ -66,12 +67,15 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._outlier = fleet.options.outlier() if fleet.options.outlier is not None else None
         self._ready: tuple[Node, ...] = ()
-        self._careful = True
+        self._two_way: tuple[Node, ...] = ()  # those of them that can reply
+        self._careful = self._stale = True
+        self._has_breakers = fleet.options.breaker is not None or fleet.options.method_breaker is not None
+        self._context: contextvars.Context | None = None  # a timer would keep that of whichever call set it
         self._panicking = False
         self._known = False
         self._described_anew = False
         self._closed = False
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: set[asyncio.Future[bool]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def call(self, call: Call) -> Awaitable[Any]:
@@ -88,7 +92,7 @@ class Pool:
             self._timer.cancel()
             self._timer = None
         self.nodes.clear()
-        self._ready = ()
+        self._ready = self._two_way = ()
         self._careful = self._closed = True
         self._wake()
 
@@ -120,10 +124,10 @@ class Pool:
     def changed(self, peer: Peer) -> None:
         """Something is different about a peer."""
         if peer.address in self.nodes:
-            self._refresh()
+            self._refresh_soon()
 
-    def restarted(self, peer: Peer) -> None:
-        """Another run of the server is at a peer's endpoint."""
+    def begin_anew(self, peer: Peer) -> None:
+        """What is known of calls at a peer's endpoint says nothing of those to come."""
         node = self.nodes.get(peer.address)
         if node is not None:
             self._begin_anew(node)
@@ -134,6 +138,8 @@ class Pool:
             return
         node = Node(peer, registration, self._options, self._outlier, self._failed, self._breaker_changed)
         self.nodes[peer.address] = node
+        if self._context is None and not peer.one_way:
+            self._context = peer.context
         if self._outlier is not None:
             self._outlier.add(peer.address)
         self._say(EventKind.ADDED, peer.address, "")
@@ -152,9 +158,22 @@ class Pool:
             self._take(self._outlier.forget(node.address))
             self._outlier.add(node.address)
 
-    def _refresh(self) -> None:
-        """Work out which nodes may be chosen, and when to look again."""
-        now, options = self._loop.time(), self._options
+    def _refresh_soon(self) -> None:
+        """Refresh before the next call, and in the next turn at the latest: once, though a whole fleet may be lost."""
+        if not self._stale and not self._closed:
+            self._stale = self._careful = True
+            self._loop.call_soon(self._refresh_stale, context=self._context)
+
+    def _refresh_stale(self) -> None:
+        if self._stale:
+            self._refresh()
+
+    def _refresh(self, at: float = -math.inf) -> None:
+        """Work out which nodes may be chosen, and when to look again.
+
+        A loop may call a timer a little before its time, `at`: it counts, or the timer would be set for it again.
+        """
+        now, options, self._stale = max(self._loop.time(), at), self._options, False
         for node in list(self.nodes.values()):
             if node.unlisted_at is not None:
                 stays = node.peer.up and now < node.unlisted_at + options.linger_s
@@ -170,13 +189,18 @@ class Pool:
             self._panicking = panicking
             text = "too many nodes are ejected: all get calls" if panicking else "ejection counts again"
             self._say(EventKind.PANIC, "", text)
-        chosen = tuple(up if panicking or not healthy else healthy)
-        if chosen != self._ready or self._described_anew:
-            self._ready, self._described_anew = chosen, False
-        self._careful = not chosen or bool(options.routers) or any(node.guarded for node in chosen)
+        chosen = two_way = tuple(up if panicking or not healthy else healthy)
+        mixed = 0 < sum(node.peer.one_way for node in nodes) < len(nodes)
+        if mixed:
+            two_way = tuple(node for node in chosen if not node.peer.one_way)
+        if chosen != self._ready or two_way != self._two_way or self._described_anew:
+            self._ready, self._two_way, self._described_anew = chosen, two_way, False
+        self._careful = not chosen or mixed or bool(options.routers) or self._guarded()
         self._look_again(now)
-        if chosen:
-            self._wake()
+        self._wake()
+
+    def _guarded(self) -> bool:
+        return self._has_breakers and any(node.guarded for node in self._ready)
 
     def _look_again(self, now: float) -> None:
         if self._timer is not None:
@@ -191,7 +215,8 @@ class Pool:
             looks.append(self._outlier.next_look())
         at = min(looks, default=math.inf)
         if at != math.inf:
-            self._timer = self._loop.call_at(max(at, now), self._refresh)
+            at = max(at, now)
+            self._timer = self._loop.call_at(at, self._refresh, at, context=self._context)
 
     def _take(self, judgements: Iterable[Judgement]) -> None:
         for judgement in judgements:
@@ -214,7 +239,7 @@ class Pool:
     def _breaker_changed(self, node: Node, method: str, what: str) -> None:
         about = f"of {method}: {what}" if method else what
         self._say(EventKind.BREAKER, node.address, about)
-        self._loop.call_soon(self._refresh)
+        self._refresh_soon()
 
     # ---------------------------------------------------------------------------------------- the careful way
 
@@ -226,15 +251,22 @@ class Pool:
             call.route.tried.append(node.address)
         return await node.handler(call)
 
-    async def _call_every(self, call: Call) -> list[tuple[str, Any]]:
+    async def _call_every(self, call: Call) -> Outcomes:
         """Make a call at each node; a pair of address and result, or exception, for each."""
-        if not self.nodes:
-            await self._until_changed(min(call.deadline, self._loop.time() + self._options.wait_s))
+        give_up_at = min(call.deadline, self._loop.time() + self._options.wait_s)
+        in_time = self._loop.time() < give_up_at
+        while in_time and not self._all_tried() and not self._closed:
+            in_time = await self._until_changed(give_up_at)
         nodes = list(self.nodes.values())
+        if not call.method.oneway:
+            nodes = [node for node in nodes if not node.peer.one_way] or nodes
         if not nodes:
             raise self._none_there()
         outcomes = await asyncio.gather(*(self._at(node, call) for node in nodes), return_exceptions=True)
-        return [(node.address, outcome) for node, outcome in zip(nodes, outcomes, strict=True)]
+        return Outcomes((node.address, outcome) for node, outcome in zip(nodes, outcomes, strict=True))
+
+    def _all_tried(self) -> bool:
+        return bool(self.nodes) and all(node.peer.up or node.peer.attempted for node in self.nodes.values())
 
     async def _at(self, node: Node, call: Call) -> Any:
         if not node.peer.up:
@@ -243,11 +275,13 @@ class Pool:
 
     async def _choose(self, call: Call) -> Node:
         """The node that takes a call. Raises RpcError UNAVAILABLE, after a while, when there is none."""
-        route = call.route
+        route, told = call.route, False
         give_up_at = min(call.deadline, self._loop.time() + self._options.wait_s)
+        in_time = self._loop.time() < give_up_at
         while True:
             now = self._loop.time()
-            nodes: Sequence[Node] = self._ready
+            self._refresh_stale()
+            nodes: Sequence[Node] = self._ready if call.method.oneway else self._two_way
             if route is not None and route.pinned is not None:
                 node = self.nodes.get(route.pinned)  # also one that is ejected: there is no other to go to
                 nodes = [node] if node is not None and node.peer.up else []
@@ -255,11 +289,12 @@ class Pool:
                 return self._narrow(nodes, call, route, now)
             if self._closed:
                 raise self._unavailable("this client was closed", {"waited_s": 0.0})
-            if now >= give_up_at:
+            if not in_time:
                 raise self._none_there() if route is None or route.pinned is None else self._not_pinned(route)
-            if route is not None:
+            if route is not None and not told:
+                told = True
                 route.note(now, "cluster", f"waits for {route.pinned or self._why_none()}")
-            await self._until_changed(give_up_at)
+            in_time = await self._until_changed(give_up_at)
 
     def _narrow(self, nodes: Sequence[Node], call: Call, route: Route | None, now: float) -> Node:
         """Routers, breakers, what was tried before, and the balancer."""
@@ -303,12 +338,13 @@ class Pool:
         found: Node = node
         return found
 
-    async def _until_changed(self, at: float) -> None:
-        waiter: asyncio.Future[None] = self._loop.create_future()
+    async def _until_changed(self, at: float) -> bool:
+        """Wait until something is different, but not after that time; whether it is earlier yet."""
+        waiter: asyncio.Future[bool] = self._loop.create_future()
         self._waiting.add(waiter)
-        timer = self._loop.call_at(at, _wake, waiter) if at != math.inf else None
+        timer = self._loop.call_at(at, _wake, waiter, False) if at != math.inf else None
         try:
-            await waiter
+            return await waiter
         finally:
             self._waiting.discard(waiter)
             if timer is not None:
@@ -316,7 +352,7 @@ class Pool:
 
     def _wake(self) -> None:
         for waiter in self._waiting:
-            _wake(waiter)
+            _wake(waiter, True)
 
     # ------------------------------------------------------------------------------------------------- errors
 
@@ -370,6 +406,6 @@ def _restarted(before: Registration, after: Registration) -> bool:
     return bool(before.instance and after.instance and before.instance != after.instance)
 
 
-def _wake(future: asyncio.Future[None]) -> None:
+def _wake(future: asyncio.Future[bool], in_time: bool) -> None:
     if not future.done():
-        future.set_result(None)
+        future.set_result(in_time)

@@ -139,7 +139,9 @@ async def test_without_a_server_a_call_fails_after_a_while_and_says_why() -> Non
         await desk.who()
     assert (none.value.code, none.value.executed, now()) == (Code.UNAVAILABLE, False, 2.0)
     await fleet.enlist("a")
-    with pytest.raises(RpcError, match=r"mem://a: cannot connect to mem://a: connection refused") as unreachable:
+    with pytest.raises(
+        RpcError, match=r"mem://a: cannot connect to mem://a: connection refused"
+    ) as unreachable:
         await desk.who()
     assert unreachable.value.executed is False
     assert now() == pytest.approx(4.0)
