@@ -51,6 +51,10 @@ class Exchange(Protocol):
         """Send these with the reply. Later calls add to and overwrite earlier ones."""
 
 
+MAX_NOTES = 1000
+"""So many decisions a route keeps."""
+
+
 class Note(NamedTuple):
     """One decision about a call.
 
@@ -90,8 +94,9 @@ class Route:
         self.notes: list[Note] = []
 
     def note(self, at: float, who: str, what: str) -> None:
-        """Note a decision."""
-        self.notes.append(Note(at, who, what))
+        """Note a decision; no more than `MAX_NOTES`, should one route be given to many calls."""
+        if len(self.notes) < MAX_NOTES:
+            self.notes.append(Note(at, who, what))
 
     def __str__(self) -> str:
         """A line for each decision, with milliseconds since the first."""

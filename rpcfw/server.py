@@ -304,6 +304,7 @@ class Server:
             "lag_s": round(self._lag.lag_s, 6),
             "uptime_s": round(asyncio.get_running_loop().time() - self._started_at, 3),
             "instance": self.instance,
+            "ping_s": self.limits.min_ping_interval_s,
         }
         unhealthy = self.health.unhealthy()[:_MAX_UNHEALTHY]
         if unhealthy:

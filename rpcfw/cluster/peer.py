@@ -25,7 +25,9 @@ from rpcfw.transport import Transport
 
 logger = logging.getLogger("rpcfw.cluster")
 
-_NUMBERS = ("running", "lag_s", "uptime_s")
+_NUMBERS = ("running", "lag_s", "uptime_s", "ping_s")
+_SLOWER = 1.02
+"""Pings this much slower than a server bears do not come too early for it, whatever the network does to them."""
 _MAX_NAMES = 64
 """So many services that do badly are taken from a heartbeat."""
 
@@ -163,12 +165,14 @@ class Peer:
                 self._heard(session.peer_load)
 
         session.on_pong = heard
+        share = self._rng.uniform(0.5, 1.0)  # of the first interval: not all nodes should beat at once
         try:
             while connection.usable:
                 for each in channel.connections:  # with a `pool_size` there are others
                     each.session.beat()
                 now = loop.time()
-                following = now + self._options.heartbeat_s
+                following = now + self._every_s() * share
+                share = 1.0
                 while connection.usable and now < following:
                     now = await self._until(min(following, detector.deadline()), connection)
                     detector.heartbeat(session.heard_at)
@@ -177,6 +181,12 @@ class Peer:
                         session.abort(f"no heartbeat for {loop.time() - session.heard_at:.1f} s")
         finally:
             session.on_pong = None
+
+    def _every_s(self) -> float:
+        """How often to beat: as told, but no more often than the server bears where that is soon enough, too."""
+        options, least_s = self._options, self.reported.get("ping_s", 0.0) * _SLOWER
+        soon_enough = least_s < options.heartbeat_s * options.misses
+        return least_s if options.heartbeat_s < least_s and soon_enough else options.heartbeat_s
 
     async def _until(self, at: float, connection: ClientConnection) -> float:
         """Wait until that time, or until the connection takes no more calls. The time it is then.

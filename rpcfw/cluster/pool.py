@@ -247,7 +247,7 @@ class Pool:
         if call.route is not None and call.route.every:
             return await self._call_every(call)
         node = await self._choose(call)
-        if call.route is not None:
+        if call.route is not None and node.address not in call.route.tried:
             call.route.tried.append(node.address)
         return await node.handler(call)
 

@@ -96,3 +96,18 @@ def test_a_host_that_lost_its_power_is_found_by_heartbeats_and_back_after_its_st
 
     for seed in range(5):
         simulate(scenario, seed)
+
+
+def test_heartbeats_come_no_more_often_than_a_server_bears() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        open_hosts(simulation)
+        events: list[Event] = []
+        options = ClusterOptions(heartbeat_s=0.4, misses=3, on_event=events.append)
+        async with rpcfw.connect(*ENDPOINTS, cluster=options) as client:
+            desk = client.stub(Desk)
+            for _ in range(100):
+                await desk.who()
+                await asyncio.sleep(1)
+        assert not [event for event in events if event.kind is EventKind.DOWN], "nobody was sent away"
+
+    simulate(scenario, 1)

@@ -42,7 +42,7 @@ def test_a_seed_replays_its_mutations() -> None:
     assert runs[0] == runs[1]
 
 
-def _raise(*arguments: object) -> Any:
+def _raise(*arguments: object, **named: object) -> Any:
     raise ZeroDivisionError("planted")
 
 
