@@ -8,6 +8,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PYTHONS ?= 3.11 3.12 3.13
 N ?= 100000
+TESTERS ?= 2
+PARALLEL := -n $(TESTERS) --dist worksteal
 ARGS ?=
 
 BIN := .venv/bin
@@ -61,8 +63,8 @@ $(READY): pyproject.toml
 demo: $(READY) ## search servers found through a registry: balanced, stopped, restarted, killed; a client that does not notice
 	@$(BIN)/python -m examples.search.demo $(ARGS)
 
-test: $(READY) servers ## the test suite (ARGS='-k breaker' to choose)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY) servers ## the test suite, in TESTERS=2 processes (ARGS='-k breaker' to choose)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 servers: ## etcd, redis and dnsmasq, which tests start for themselves
 	@.ci/servers.sh
@@ -137,7 +139,7 @@ test-all-pythons: pythons servers $(foreach v,$(PYTHONS),.venv-$(v)/.ready) ## t
 	@mkdir -p build; failed=0; summary=; \
 	for v in $(PYTHONS); do \
 	    printf '\nPython %s\n' $$v; start=$$SECONDS; result=ok; \
-	    .venv-$$v/bin/python -m pytest $(ARGS) 2>&1 | tee build/test-$$v.log || { result=FAILED; failed=1; }; \
+	    .venv-$$v/bin/python -m pytest $(PARALLEL) $(ARGS) 2>&1 | tee build/test-$$v.log || { result=FAILED; failed=1; }; \
 	    closing=$$(tail -n 1 build/test-$$v.log | sed 's/^=* *//; s/ *=*$$//'); \
 	    summary+=$$(printf '  %-8s %-7s %5d s   %s' $$v $$result $$((SECONDS - start)) "$$closing")$$'\n'; \
 	done; \

@@ -83,6 +83,7 @@ class Served:
     """A call that is being served, for somebody at `peer`."""
 
     ended = False
+    orphaned = False
 
     def __init__(self, peer: str) -> None:
         self.peer = peer

@@ -6,7 +6,7 @@ import pytest
 
 import rpcfw
 from rpcfw.errors import InterfaceError
-from tests.calls.contract import Contract, Service
+from tests.calls.contract import Service
 
 
 def test_endpoints_given_as_a_list_and_stubs_of_instances_are_told_how_to_be_given() -> None:

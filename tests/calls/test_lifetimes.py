@@ -10,6 +10,7 @@ import pytest
 
 import rpcfw
 from rpcfw import Code, ConnectionOptions, Endpoint, RpcError
+from rpcfw.connection.channel import Channel
 from rpcfw.transport import Link
 from rpcfw.transport.link import ReceiverFactory
 from rpcfw.transport.memory import MemoryTransport
@@ -66,6 +67,7 @@ async def test_attempts_to_connect_back_off_and_calls_meanwhile_fail_at_once() -
             assert (caught.value.code, caught.value.executed) == (Code.UNAVAILABLE, False)
             assert now() == called
             assert len(transport.dialled) == attempts
+            assert isinstance(channel, Channel)
             assert channel.retry_at > asyncio.get_running_loop().time()
         wait_s, nominal_s = cast(Any, channel)._retry_at - START_S - now(), min(10.0, 0.1 * 1.6**attempt)
         ratios.add(wait_s / nominal_s)

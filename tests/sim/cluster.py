@@ -112,14 +112,14 @@ class Caller:
 
     async def open(self) -> None:
         """Make the client; on its host."""
-        source = self._source() if callable(self._source) else self._source
+        source: Any = self._source() if callable(self._source) else self._source
         options = ClusterOptions(
             heartbeat_s=HEARTBEAT_S,
             misses=MISSES,
             breaker=ConsecutiveFailures if self._rng.random() < 0.5 else None,
             on_event=self._on_event,
         )
-        servers = source if isinstance(source, list) else [source]
+        servers: list[Any] = source if isinstance(source, list) else [source]
         self.client = rpcfw.connect(
             *servers,
             balancer=Witness(self._balancer),
