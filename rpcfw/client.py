@@ -95,6 +95,18 @@ class Client:
         if self._cluster is not None:
             self._cluster.watch(spec_of(interface).name)
 
+    async def ready(self, interface: type, nodes: int = 1) -> None:
+        """Wait until so many servers of an interface can be called. Give it a limit by `asyncio.timeout`.
+
+        A program that starts may wait for its servers so, and a test for all of them. A client of a single endpoint
+        connects to it, and raises RpcError UNAVAILABLE when that fails.
+        """
+        self.attach()
+        if self._cluster is not None:
+            await self._cluster.ready(spec_of(interface).name, nodes)
+        elif isinstance(self._sole, Channel):
+            await self._sole.connected()
+
     def stub(self, interface: Callable[..., S]) -> S:
         """A stub of an interface, typed as the interface, without a generated file."""
         return make_stub(interface, self)

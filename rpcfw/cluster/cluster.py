@@ -101,6 +101,11 @@ class Cluster:
         if service not in self._pools:
             self._open(service)
 
+    async def ready(self, service: str, count: int) -> None:
+        """Wait until so many nodes of a service take calls."""
+        self.watch(service)
+        await self._pools[service].ready(count)
+
     async def close(self) -> None:
         """Close all connections and watches. Calls in progress fail with UNAVAILABLE."""
         self._closed = True

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from rpcfw.breaker import Breaker, Judge, is_failure
 from rpcfw.cluster.events import Listener, log_event
-from rpcfw.detector import FailureDetector, Misses, Outlier
+from rpcfw.detector import FailureDetector, Misses, OutlierRules
 from rpcfw.router import Router
 
 
@@ -29,7 +29,7 @@ class ClusterOptions:
         breaker: makes the circuit breaker of a node; None for none.
         method_breaker: makes the circuit breaker of each method of a node; None for none.
         is_failure: whether the error of a call speaks against its node: True, False, or None where it says nothing.
-        outlier: makes what ejects nodes whose calls go badly; None for no ejection.
+        outlier: when nodes whose calls go badly are ejected, and for how long; None for no ejection.
         subset: connect to so many nodes of a service only, the same ones each time; None for all.
         warm_up_s: the weight of a server that has just started grows over so many seconds; 0: at once.
         on_event: is told what happens to nodes; logs it unless given.
@@ -46,7 +46,7 @@ class ClusterOptions:
     breaker: Callable[[], Breaker] | None = None
     method_breaker: Callable[[], Breaker] | None = None
     is_failure: Judge = is_failure
-    outlier: Callable[[], Outlier] | None = Outlier
+    outlier: OutlierRules | None = OutlierRules()
     subset: int | None = None
     warm_up_s: float = 0.0
     on_event: Listener = log_event

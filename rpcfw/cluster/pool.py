@@ -18,7 +18,7 @@ from rpcfw.cluster.events import Event, EventKind
 from rpcfw.cluster.node import Node
 from rpcfw.cluster.options import ClusterOptions
 from rpcfw.cluster.peer import Peer
-from rpcfw.detector import Judgement
+from rpcfw.detector import Judgement, Outlier
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.registry import Registration
@@ -65,7 +65,8 @@ class Pool:
         self._fleet = fleet
         self._options = fleet.options
         self._loop = asyncio.get_running_loop()
-        self._outlier = fleet.options.outlier() if fleet.options.outlier is not None else None
+        rules = fleet.options.outlier
+        self._outlier = Outlier(rules) if rules is not None else None
         self._ready: tuple[Node, ...] = ()
         self._two_way: tuple[Node, ...] = ()  # those of them that can reply
         self._careful = self._stale = True
@@ -85,6 +86,13 @@ class Pool:
             return self._call_carefully(call)
         node = nodes[0] if len(nodes) == 1 else self._fleet.balancer.pick(nodes, call)
         return node.handler(call)
+
+    async def ready(self, count: int) -> None:
+        """Wait until so many nodes take calls. Raises RpcError UNAVAILABLE when the client is closed meanwhile."""
+        while len(self._ready) < count:
+            if self._closed:
+                raise self._unavailable("this client was closed", {"waited_s": 0.0})
+            await self._until_changed(math.inf)
 
     def close(self) -> None:
         """Give the nodes up; calls that wait for one fail."""

@@ -13,7 +13,7 @@ from rpcfw import Call, Code, Handler, RpcError
 from rpcfw.breaker import ConsecutiveFailures, State
 from rpcfw.call import Route
 from rpcfw.cluster.events import EventKind
-from rpcfw.detector import Outlier, OutlierRules
+from rpcfw.detector import OutlierRules
 from rpcfw.router import ByTag
 from tests.calls.place import until
 from tests.calls.virtual import virtual_time
@@ -112,7 +112,7 @@ async def test_a_node_whose_calls_fail_in_a_row_is_ejected_and_returns() -> None
     fleet = Fleet()
     await fleet.open("a", "b", "c")
     rules = OutlierRules(consecutive=3, ejection_s=30)
-    desk = fleet.connect(cluster={"outlier": lambda: Outlier(rules)}).stub(Desk)
+    desk = fleet.connect(cluster={"outlier": rules}).stub(Desk)
     await desk.who()
     await asyncio.sleep(0.1)
     fleet.desks["b"].fails = True
@@ -131,7 +131,7 @@ async def test_when_too_few_are_left_ejection_is_not_believed() -> None:
     fleet = Fleet()
     await fleet.open("a", "b", "c")
     rules = OutlierRules(consecutive=2, max_ejected=1.0, panic=0.5)
-    desk = fleet.connect(cluster={"outlier": lambda: Outlier(rules)}, middleware=[]).stub(Desk)
+    desk = fleet.connect(cluster={"outlier": rules}, middleware=[]).stub(Desk)
     await desk.who()
     await asyncio.sleep(0.1)
     for broken in fleet.desks.values():

@@ -378,3 +378,25 @@ async def test_changed_labels_come_with_a_new_sequence_of_nodes() -> None:
     assert pool._ready == before
     assert pool._ready is not before, "balancers and routers keep what they derive by the sequence's identity"
     await fleet.close()
+
+
+@virtual_time
+async def test_a_client_may_wait_until_its_servers_are_there() -> None:
+    fleet = Fleet()
+    client = fleet.connect()
+    ready = asyncio.create_task(client.ready(Desk, nodes=2))
+    await fleet.open("a")
+    await asyncio.sleep(5)
+    assert not ready.done()
+    await fleet.open("b")
+    await ready
+    assert await shares(client.stub(Desk), 10) == {"a": 5, "b": 5}
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5):
+            await client.ready(Desk, nodes=3)
+    waiting = asyncio.create_task(client.ready(Desk, nodes=3))
+    await asyncio.sleep(1)
+    await client.close()
+    with pytest.raises(RpcError, match="this client was closed"):
+        await waiting
+    await fleet.close()
