@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgpack
 import msgspec
 
+from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, RpcError
 from rpcfw.interface.spec import MethodSpec
+from rpcfw.mistakes import check_number
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -87,9 +89,14 @@ class Route:
 
     __slots__ = ("every", "notes", "pinned", "tried")
 
-    def __init__(self, *, pinned: str | None = None, every: bool = False) -> None:
+    def __init__(self, *, pinned: str | Endpoint | None = None, every: bool = False) -> None:
+        """Args: pinned: the node's address, or its endpoint."""
+        if pinned is not None and not isinstance(pinned, str):
+            if not isinstance(pinned, Endpoint):
+                raise TypeError(f'pinned={pinned!r} is not an address: write "tcp://10.0.0.1:7000"')
+            pinned = pinned.address
         self.tried: list[str] = []
-        self.pinned = pinned
+        self.pinned: str | None = pinned
         self.every = every
         self.notes: list[Note] = []
 
@@ -217,7 +224,9 @@ def set_reply_metadata(metadata: Metadata) -> None:
 
 
 def check_timeout(timeout_s: float | None, what: str) -> None:
-    """Refuse a timeout that cannot be kept. Raises ValueError naming `what`."""
+    """Refuse a timeout that cannot be kept. Raises ValueError or TypeError naming `what`."""
+    if timeout_s is not None and type(timeout_s) not in (int, float):
+        check_number(timeout_s, f"{what}: timeout_s")
     if timeout_s is not None and not 0 < timeout_s <= MAX_TIMEOUT_S:
         raise ValueError(
             f"{what}: timeout_s={timeout_s!r} must be more than 0 and at most {MAX_TIMEOUT_S:.0f} seconds, or None"

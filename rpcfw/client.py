@@ -15,10 +15,19 @@ from rpcfw.cluster.node import Node
 from rpcfw.cluster.options import ClusterOptions
 from rpcfw.connection.channel import Channel, ConnectionOptions, Shared
 from rpcfw.connection.datagram import DatagramChannel
-from rpcfw.endpoint import Endpoint
+from rpcfw.endpoint import SCHEMES, Endpoint
 from rpcfw.interface import spec_of
 from rpcfw.middleware import Retry
+from rpcfw.mistakes import (
+    check_instance,
+    check_mapping,
+    check_middleware,
+    check_number,
+    check_object,
+    shown,
+)
 from rpcfw.registry import Registry, is_registry_url, open_registry
+from rpcfw.registry.opening import near_scheme, registry_schemes
 from rpcfw.stub import make_stub, wrong_loop
 from rpcfw.transport import Transport, default_transports
 
@@ -44,7 +53,19 @@ class Client:
         transports: Mapping[str, Transport] | None = None,
         cluster: ClusterOptions | None = None,
     ) -> None:
+        if timeout_s is not None:
+            check_number(timeout_s, "timeout_s")
         check_timeout(timeout_s, "Client")
+        if balancer is not None:
+            check_object(balancer, "balancer", "pick", "RoundRobin()")
+        if middleware is not None:
+            check_middleware(middleware)
+        if options is not None:
+            check_instance(options, "options", ConnectionOptions, "ConnectionOptions()")
+        if transports is not None:
+            check_mapping(transports, "transports", '{"tls": TlsTransport(...)}')
+        if cluster is not None:
+            check_instance(cluster, "cluster", ClusterOptions, "ClusterOptions()")
         self.timeout_s = timeout_s
         rng = new_rng()
         self._transports = dict(transports or default_transports())
@@ -140,7 +161,10 @@ class Client:
 
     def _found(self, source: Registry | Sequence[str | Endpoint]) -> Registry | list[Endpoint]:
         """The registry, or the endpoints, that a client is made of."""
+        if isinstance(source, str | Endpoint):
+            raise TypeError(f"source={str(source)!r} is one endpoint: write connect({str(source)!r})")
         if not isinstance(source, Sequence):
+            _check_registry(source)
             return source
         urls = [text for text in source if isinstance(text, str) and is_registry_url(text)]
         if urls and len(source) > 1:
@@ -152,6 +176,8 @@ class Client:
             raise ValueError(
                 "a client needs an endpoint, such as tcp://127.0.0.1:7000, or a registry, such as zeroconf://"
             )
+        for server in source:
+            _check_scheme(server)
         endpoints = [Endpoint.parse(endpoint) for endpoint in source]
         for endpoint in endpoints:
             if endpoint.scheme not in self._transports and endpoint.scheme != "udp":
@@ -194,8 +220,11 @@ def connect(
 
     Raises:
         ValueError: an endpoint or the URL of a registry cannot be read.
+        TypeError: an argument is of the wrong kind; the message says which, and what to write.
     """
     registries = [server for server in servers if not isinstance(server, str | Endpoint | list | tuple)]
+    for registry in registries:
+        _check_registry(registry)
     if registries and len(servers) > 1:
         raise ValueError(f"{registries[0]!r} is a registry: give it alone, or give endpoints only")
     return Client(
@@ -207,3 +236,39 @@ def connect(
         transports=transports,
         cluster=cluster,
     )
+
+
+def _check_registry(source: object) -> None:
+    """Refuse what is given in the place of a registry and is none."""
+    if source is None or isinstance(source, int | float | bytes | Mapping):
+        port = source if isinstance(source, int) and not isinstance(source, bool) else 7000
+        raise TypeError(
+            f"server={shown(source)} is neither an endpoint nor a registry: write a URL, such as "
+            f'"tcp://127.0.0.1:{port}" or "zeroconf://"'
+        )
+    check_object(source, "server", "watch", 'open_registry("zeroconf://")')
+
+
+def _check_scheme(server: object) -> None:
+    """Refuse a URL whose scheme neither an endpoint nor a registry has, and say which one may be meant."""
+    if not isinstance(server, str):
+        return
+    if server.partition(":")[0].lower() in SCHEMES:
+        return
+    registries = registry_schemes()
+    near = near_scheme(server, [*SCHEMES, *registries])
+    host, _, port = server.rpartition(":")
+    if near:
+        mend = f"; did you mean {near}://?"
+    elif "://" not in server and host and port.isdigit():
+        mend = f"; write tcp://{server}"
+    else:
+        mend = ""
+    raise ValueError(
+        f"{server!r} is neither an endpoint nor a registry: start it with one of {_listed(SCHEMES)} for a server, "
+        f"or {_listed(registries)} for a registry{mend}"
+    )
+
+
+def _listed(schemes: Sequence[str]) -> str:
+    return ", ".join(f"{scheme}://" for scheme in schemes)

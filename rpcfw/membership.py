@@ -13,12 +13,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, RpcError
 from rpcfw.interface import ServiceSpec
 from rpcfw.registry import Registration, Registry, open_registry
+from rpcfw.registry.refusal import Refused
 
 logger = logging.getLogger("rpcfw")
 
@@ -27,6 +28,7 @@ _AGAIN_S = 1.0
 _WILDCARDS = ("0.0.0.0", "::", "")
 
 
+@runtime_checkable
 class Served(Protocol):
     """What a membership needs of a server."""
 
@@ -82,7 +84,12 @@ class Membership:
         self.registered = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self.registrations = self._make_registrations()
+        try:
+            self.registrations = self._make_registrations()
+        except ValueError:
+            if self._owns_registry:
+                await self._registry.close()
+            raise
         self._server.before_drain(self.leave)
         self._staying = asyncio.get_running_loop().create_task(self._stay(), name="rpcfw membership")
         tried = asyncio.ensure_future(self._tried.wait())
@@ -103,6 +110,13 @@ class Membership:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.leave()
+
+    def refusal(self, endpoint: str | Endpoint) -> str:
+        """Why this kind of registry takes no registrations at all; empty where it may. For before the server serves."""
+        given = [*self._endpoints, Endpoint.parse(endpoint)]
+        names = [spec.name for spec in self._server.specs] or ["*"]
+        refused = self._registry.register(Registration(names[0], given[0]))
+        return refused.message if isinstance(refused, Refused) else ""
 
     async def leave(self) -> None:
         """Give the place back. May be called again; draining the server calls it first."""
@@ -153,6 +167,11 @@ class Membership:
 
     def _make_registrations(self) -> tuple[Registration, ...]:
         server = self._server
+        if not server.endpoints:
+            raise ValueError(
+                f"{server!r} is not serving yet: enter it first, as in "
+                "async with server, rpcfw.register(server, registry)"
+            )
         endpoints = self._endpoints or server.endpoints
         for endpoint in endpoints:
             if endpoint.host in _WILDCARDS and endpoint.scheme in ("tcp", "tls", "udp"):
@@ -191,10 +210,17 @@ def register(
         labels: zone, tag and whatever routers look at; added to those of the endpoint.
 
     Raises:
-        ValueError: the URL is not a registry's, the weight is below 0, or the server listens at a wildcard address and
-            nothing is advertised.
+        TypeError: an argument is of another type.
+        ValueError: the URL is not a registry's, or the weight is below 0; on entering, the server is not serving yet,
+            or it listens at a wildcard address and nothing is advertised.
         RpcError: FAILED_PRECONDITION where this kind of registry takes no registrations.
     """
+    if not isinstance(server, Served):
+        raise TypeError(
+            f"{server!r} is not a server: serve it first, as in "
+            "async with rpcfw.serve(...) as server, rpcfw.register(server, registry)"
+        )
+    _check_types(weight, labels)
     if weight is not None and weight < 0:
         raise ValueError(f"weight={weight!r} must be 0 or more; 100 is usual, and 0 gets no calls")
     given = [advertise] if isinstance(advertise, str | Endpoint) else advertise
@@ -208,6 +234,16 @@ def register(
 
     opened = open_registry(registry) if isinstance(registry, str) else registry
     return Membership(server, opened, endpoints, describe, owns_registry=isinstance(registry, str))
+
+
+def _check_types(weight: object, labels: object) -> None:
+    if weight is not None and (not isinstance(weight, int) or isinstance(weight, bool)):
+        raise TypeError(f"weight={weight!r} must be a whole number, 0 or more; 100 is usual")
+    is_text = isinstance(labels, Mapping) and all(
+        isinstance(part, str) for pair in labels.items() for part in pair
+    )
+    if labels is not None and not is_text:
+        raise TypeError(f'labels={labels!r} must be a mapping of text to text, such as {{"zone": "a"}}')
 
 
 def _wall_clock() -> float:

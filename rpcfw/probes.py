@@ -171,7 +171,9 @@ class Probes:
         try:
             self._sockets = await loop.create_server(self._accept, self._listen.host, self._listen.port)
         except OSError as error:
-            raise unlistenable(self._listen, error) from error
+            told = unlistenable(self._listen, error)
+            message = (told.strerror or str(told)).replace(" tcp://", " ", 1)
+            raise OSError(error.errno, f"probes {message}") from error
         self._lag.start()
         self._sweep()
         return self

@@ -25,6 +25,7 @@ from rpcfw.health import Health
 from rpcfw.interface import spec_of
 from rpcfw.limiter.lag import LagMeter
 from rpcfw.middleware import Dedupe
+from rpcfw.mistakes import check_instance, check_middleware, check_number
 from rpcfw.offload import Executors
 from rpcfw.reflection import Reflection
 from rpcfw.skeleton import handlers_of
@@ -104,6 +105,7 @@ class Server:
 
     Raises:
         InterfaceError: an implementation lacks a method, or two serve the same name.
+        TypeError: an argument is of the wrong kind; the message says which, and what to write.
     """
 
     def __init__(
@@ -116,6 +118,12 @@ class Server:
         dev: bool = False,
         transports: Mapping[str, Transport] | None = None,
     ) -> None:
+        if limits is not None:
+            check_instance(limits, "limits", Limits, "Limits()")
+        check_middleware(middleware)
+        check_number(grace_s, "grace_s")
+        if isinstance(listen, str | Endpoint):
+            raise TypeError(f"listen={str(listen)!r} is one endpoint: write listen=[{str(listen)!r}]")
         self.limits = limits or Limits()
         self.grace_s = grace_s
         self._listen = [Endpoint.parse(endpoint) for endpoint in listen]

@@ -148,6 +148,11 @@ def make_stub(interface: Callable[..., S], client: Caller) -> S:
     Raises InterfaceError when the class is not decorated with `@rpcfw.service`.
     """
     declared: Any = interface
+    if isinstance(declared, str):
+        raise InterfaceError(
+            f"stub({declared!r}): a stub is made of the interface, a class, not of its name: write "
+            f"stub({declared.rpartition('.')[2] or 'Interface'}); without the class, rpcfw.generic makes calls by name"
+        )
     if not isinstance(declared, type):
         name = type(declared).__name__
         raise InterfaceError(

@@ -17,6 +17,7 @@ from hashlib import blake2b
 from rpcfw.balancer.policy import Node
 from rpcfw.call import Call, serving
 from rpcfw.chance import new_rng
+from rpcfw.mistakes import check_function, check_number, check_text
 
 BOUND = 1.25
 FLOOR = 8
@@ -48,8 +49,9 @@ class ConsistentHash:
         floor: int = FLOOR,
         rng: random.Random | None = None,
     ) -> None:
-        if not callable(key):
-            raise TypeError(f'key={key!r} is not a function of a call: write by_argument("user_id")')
+        check_function(key, "key", "a call", 'by_argument("user_id")')
+        check_number(bound, "bound")
+        check_number(floor, "floor")
         if not bound >= 1:
             raise ValueError(f"bound={bound!r} must be 1 or more: below, calls in progress have no place")
         self._key = key
@@ -136,6 +138,10 @@ class IpHash:
         bound: float = math.inf,
         rng: random.Random | None = None,
     ) -> None:
+        if own is not None:
+            check_text(own, "own", '"10.0.0.7"')
+        if forwarded is not None:
+            check_text(forwarded, "forwarded", '"x-forwarded-for", or None')
         rng = rng or new_rng()
         self._own = own if own is not None else f"client {rng.getrandbits(64):016x}"
         self._forwarded = forwarded

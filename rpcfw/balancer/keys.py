@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from rpcfw.call import Call
+from rpcfw.mistakes import check_text
 
 Key = Callable[[Call], bytes | None]
 """The key of a call, or None when it has none. The same call must give the same key in every process."""
@@ -27,6 +28,9 @@ def by_argument(*names: str) -> Key:
     """
     if not names:
         raise ValueError("by_argument() needs the name of at least one argument")
+
+    for name in names:
+        check_text(name, "name", 'by_argument("user_id")')
 
     def key(call: Call) -> bytes | None:
         parts = []
@@ -47,6 +51,7 @@ def by_argument(*names: str) -> Key:
 
 def by_metadata(name: str) -> Key:
     """The value of one entry of the metadata; a call without it has no key."""
+    check_text(name, "name", 'by_metadata("session")')
     if not name or name != name.lower():
         raise ValueError(f"by_metadata({name!r}): names of metadata are lower-case text, not empty")
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from rpcfw.balancer.policy import Node
 from rpcfw.call import Call
 from rpcfw.chance import new_rng
+from rpcfw.mistakes import check_number
 
 LAG_S = 0.01
 
@@ -30,6 +31,7 @@ class LeastLoaded:
     """
 
     def __init__(self, *, rng: random.Random | None = None, lag_s: float = LAG_S) -> None:
+        check_number(lag_s, "lag_s")
         if not lag_s > 0:
             raise ValueError(f"lag_s={lag_s!r} must be more than 0 seconds")
         self._random = (rng or new_rng()).random

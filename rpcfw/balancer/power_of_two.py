@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from rpcfw.balancer.policy import Node
 from rpcfw.call import Call
 from rpcfw.chance import new_rng
+from rpcfw.mistakes import check_number
 
 FORCE_S = 3.0
 _UNKNOWN_S = 1e6
@@ -43,6 +44,7 @@ class PowerOfTwo:
         force_s: float = FORCE_S,
         clock: Callable[[], float] | None = None,
     ) -> None:
+        check_number(force_s, "force_s")
         if not force_s > 0:
             raise ValueError(f"force_s={force_s!r} must be more than 0 seconds")
         self._random = (rng or new_rng()).random

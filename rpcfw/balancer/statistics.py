@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-DECAY_S = 10.0
+DECAY_S = 1.0
 _exp = math.exp
 BUCKETS = 10
 
@@ -70,8 +70,8 @@ class Statistics:
         self.consecutive_failures += 1
         bucket = self._bucket if now < self._bucket_ends else self._turn(now)
         bucket[2] += 1
-        if latency_s > self._latency_s:
-            self._latency_s, self._at = latency_s, now
+        self._latency_s = max(latency_s, self._latency_s)
+        self._at = now
 
     def latency_s(self, now: float) -> float:
         """The peak EWMA, which fades while nothing is observed; 0 before the first call."""

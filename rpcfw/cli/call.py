@@ -19,6 +19,7 @@ from rpcfw.cli.show import method_in
 from rpcfw.cli.values import ValueProblem, ValueReader
 from rpcfw.generic import GenericStub, service_from_schema
 from rpcfw.interface import Schema
+from rpcfw.transport import Transport
 
 _READ_BYTES = 64 * 1024
 _LINES_AHEAD = 64
@@ -37,6 +38,7 @@ class CallOptions:
         metadata: ``key=value``, sent beside the arguments.
         show_metadata: print what came back beside the reply, on stderr.
         why: print who decided what about the way of the call, on stderr.
+        transports: the standard ones unless given.
     """
 
     method: str
@@ -49,6 +51,7 @@ class CallOptions:
     show_metadata: bool = False
     why: bool = False
     as_json: bool = False
+    transports: Mapping[str, Transport] | None = None
 
 
 def call(options: CallOptions) -> None:
@@ -57,7 +60,7 @@ def call(options: CallOptions) -> None:
 
 
 async def _call(options: CallOptions) -> None:
-    async with Reach(options.endpoint) as reach:
+    async with Reach(options.endpoint, transports=options.transports) as reach:
         service, name = await reach.split(options.method)
         schema = await reach.schema(service)
         if name is None:

@@ -19,6 +19,7 @@ from rpcfw.connection.channel import Channel
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import RpcError
 from rpcfw.registry import Registration, Registry
+from rpcfw.transport import Transport
 
 POLL_S = 1.25
 """Servers bear one ping a second."""
@@ -90,8 +91,9 @@ class Entry:
 class Askers:
     """Connections to servers, to ask them how they do. Use it as ``async with``."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, transports: Mapping[str, Transport] | None = None) -> None:
         self._timeout_s = timeout_s
+        self._transports = transports
         self._clients: dict[str, rpcfw.Client] = {}
         self._slots = asyncio.Semaphore(_AT_A_TIME)
 
@@ -134,13 +136,21 @@ class Askers:
         client = self._clients.get(endpoint.address)
         if client is None:
             options = rpcfw.ConnectionOptions(max_backoff_s=_MAX_BACKOFF_S, attempt_s=self._timeout_s)
-            client = self._clients[endpoint.address] = rpcfw.connect(endpoint, options=options)
+            client = self._clients[endpoint.address] = rpcfw.connect(
+                endpoint, options=options, transports=self._transports
+            )
         (channel,) = client.nodes
         assert isinstance(channel, Channel)
         return channel
 
 
-async def census(registry: Registry, names: Sequence[str], timeout_s: float, where: str) -> list[Entry]:
+async def census(
+    registry: Registry,
+    names: Sequence[str],
+    timeout_s: float,
+    where: str,
+    transports: Mapping[str, Transport] | None = None,
+) -> list[Entry]:
     """What a registry lists for these services, or for all, with the answer of each server.
 
     Raises RpcError when the registry cannot be asked, or does not know the names of its services.
@@ -149,7 +159,7 @@ async def census(registry: Registry, names: Sequence[str], timeout_s: float, whe
     snapshots = await asyncio.gather(*(first_snapshot(registry, name, timeout_s, where) for name in wanted))
     listed = in_order(registration for snapshot in snapshots for registration in snapshot)
     endpoints = {registration.endpoint.address: registration.endpoint for registration in listed}
-    async with Askers(timeout_s) as askers:
+    async with Askers(timeout_s, transports) as askers:
         answers = await asyncio.gather(*map(askers.ask, endpoints.values()))
     by_address = dict(zip(endpoints, answers, strict=True))
     return [entry_of(registration, by_address[registration.endpoint.address]) for registration in listed]
@@ -172,19 +182,37 @@ class LiveCensus:
     waited for.
     """
 
-    def __init__(self, registry: Registry, names: Sequence[str], timeout_s: float, where: str) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        names: Sequence[str],
+        timeout_s: float,
+        where: str,
+        transports: Mapping[str, Transport] | None = None,
+    ) -> None:
         self._registry = registry
         self._names = names
         self._timeout_s = timeout_s
         self._where = where
-        self._askers = Askers(timeout_s)
+        self._askers = Askers(timeout_s, transports)
         self._listed: dict[str, frozenset[Registration]] = {}
         self._answers: dict[str, Answer] = {}
         self._following: dict[str, asyncio.Task[None]] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._naming: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
-        self.problem = ""
+        self._problem = ""
+
+    @property
+    def problem(self) -> str:
+        """Why nothing new is known, a sentence; empty when all is well."""
+        return self._problem or self._registry.problem
+
+    @property
+    def silent(self) -> bool:
+        """The registry has not said yet who provides what: that nobody is listed means nothing."""
+        unheard = [name for name in self._names if name not in self._listed]
+        return bool(unheard) if self._names else bool(self._problem and not self._listed)
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -196,7 +224,7 @@ class LiveCensus:
             except RpcError as error:
                 if error.code is not rpcfw.Code.UNAVAILABLE:
                     raise
-                self.problem = error.message
+                self._problem = error.message
             self._naming = loop.create_task(self._look_for_names())
         return self
 
@@ -227,9 +255,9 @@ class LiveCensus:
             await asyncio.sleep(NAMES_S)
             try:
                 self._follow_all(await service_names(self._registry, self._timeout_s, self._where))
-                self.problem = ""
+                self._problem = ""
             except RpcError as error:
-                self.problem = error.message
+                self._problem = error.message
 
     def _follow_all(self, names: Sequence[str]) -> None:
         for name in names:

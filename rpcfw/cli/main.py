@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import rpcfw
 from rpcfw.cli import sim
@@ -21,7 +22,23 @@ DEFAULT_REGISTRY_ENDPOINT = "tcp://127.0.0.1:7400"
 """Where `rpcfw registry` listens unless told otherwise."""
 _ABOUT = "Typed RPC between Python services: serve, call, look, generate, compare."
 
+
+class _Commands(TyperGroup):
+    """All commands. Of a value that cannot be read they tell the value too, which Typer does not always."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # Typer's is a subclass of its own
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            told: Any = getattr(error.__cause__, "errors", None)  # pydantic's
+            value = told()[0].get("input") if told is not None else None
+            if isinstance(value, str) and repr(value) not in error.message:
+                error.message = f"{value!r}: {error.message[:1].lower()}{error.message[1:]}"
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="rpcfw",
     help=f"{_ABOUT}\n\n{EXIT_CODES}\n\nResults go to stdout, all else to stderr. rpcfw COMMAND --help shows examples.",
     no_args_is_help=True,
@@ -38,6 +55,21 @@ EndpointOption = Annotated[
         help="The server to ask, or a registry that lists some, such as zeroconf://. "
         f"Default: RPCFW_ENDPOINT of the environment, else {DEFAULT_ENDPOINT}",
     ),
+]
+_TLS_FILE = {"exists": True, "dir_okay": False, "metavar": "FILE"}
+CaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca",
+        **_TLS_FILE,
+        help="PEM file of the roots to trust at tls:// servers, whatever their URL or a registry says.",
+    ),
+]
+CertOption = Annotated[
+    Path | None, typer.Option("--cert", **_TLS_FILE, help="PEM file of a certificate to show them.")
+]
+KeyOption = Annotated[
+    Path | None, typer.Option("--key", **_TLS_FILE, help="Its private key, if that is not in the same file.")
 ]
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=0.001, max=40_000, metavar="SECONDS", help="How long to wait.")
@@ -197,6 +229,9 @@ def call(  # noqa: PLR0913  # an option each
             "--why", help="Print which router, balancer, breaker or retry decided what, and why, on stderr."
         ),
     ] = False,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -222,6 +257,7 @@ def call(  # noqa: PLR0913  # an option each
     with reporting(as_json=json, debug=debug):
         from rpcfw.cli.call import CallOptions
         from rpcfw.cli.call import call as call_once
+        from rpcfw.cli.reach import transports_of
 
         call_once(
             CallOptions(
@@ -235,14 +271,18 @@ def call(  # noqa: PLR0913  # an option each
                 show_metadata,
                 why,
                 as_json=json,
+                transports=transports_of(ca, cert, key),
             )
         )
 
 
 @app.command("list", epilog=EXIT_CODES_SHORT)
-def list_(
+def list_(  # noqa: PLR0913  # an option each
     endpoint: EndpointOption = None,
     timeout: TimeoutOption = 5.0,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -257,13 +297,15 @@ def list_(
       rpcfw list -e unix:///run/shop.sock --json
     """
     with reporting(as_json=json, debug=debug):
+        from rpcfw.cli.reach import transports_of
         from rpcfw.cli.show import list_services
 
-        list_services(_endpoint(endpoint), as_json=json, timeout_s=timeout)
+        transports = transports_of(ca, cert, key)
+        list_services(_endpoint(endpoint), as_json=json, timeout_s=timeout, transports=transports)
 
 
 @app.command(epilog=EXIT_CODES_SHORT)
-def describe(  # an option each
+def describe(  # noqa: PLR0913  # an option each
     name: Annotated[
         str | None, typer.Argument(metavar="SERVICE[.METHOD]", help="Everything the server has unless given.")
     ] = None,
@@ -272,6 +314,9 @@ def describe(  # an option each
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the schema, as rpcfw check reads it.")
     ] = False,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -285,13 +330,21 @@ def describe(  # an option each
       rpcfw describe shop.Orders --schema > released.json
     """
     with reporting(as_json=json, debug=debug):
+        from rpcfw.cli.reach import transports_of
         from rpcfw.cli.show import describe as describe_services
 
-        describe_services(name, _endpoint(endpoint), as_json=json, as_schema=schema, timeout_s=timeout)
+        describe_services(
+            name,
+            _endpoint(endpoint),
+            as_json=json,
+            as_schema=schema,
+            timeout_s=timeout,
+            transports=transports_of(ca, cert, key),
+        )
 
 
 @app.command(epilog=EXIT_CODES_SHORT)
-def services(
+def services(  # noqa: PLR0913  # an option each
     names: Annotated[
         list[str] | None,
         typer.Argument(
@@ -315,6 +368,9 @@ def services(
             "--timeout", min=0.001, max=600, metavar="SECONDS", help="How long registry and servers may take."
         ),
     ] = 2.0,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -330,10 +386,14 @@ def services(
       rpcfw services --json | jq '.[] | select(.health != "SERVING")'
     """
     with reporting(as_json=json, debug=debug):
+        from rpcfw.cli.reach import transports_of
         from rpcfw.cli.services import show, watch_on
 
         url = registry or os.environ.get("RPCFW_REGISTRY") or DEFAULT_REGISTRY
-        (watch_on if watch else show)(url, names or (), as_json=json, timeout_s=timeout)
+        transports = transports_of(ca, cert, key)
+        (watch_on if watch else show)(
+            url, names or (), as_json=json, timeout_s=timeout, transports=transports
+        )
 
 
 @app.command("registry", epilog=EXIT_CODES_SHORT)

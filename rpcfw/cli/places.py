@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
+from rpcfw.cli.notation import DEFAULT_ENDPOINT
 from rpcfw.cli.output import CommandError, Exit, say
 from rpcfw.endpoint import Endpoint
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from rpcfw import Server
     from rpcfw.membership import Membership
 
-_WILDCARDS = ("0.0.0.0", "::")
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+"""Where what listens at all addresses is reached on the same host."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,6 +83,21 @@ class Places:
         except ImportError as error:
             raise CommandError(str(error)) from error
 
+    def check(self, listen: Sequence[str]) -> None:
+        """Refuse what could not be taken, before anything listens at these endpoints.
+
+        Raises:
+            CommandError: clients could not connect there, or a registry takes no registrations.
+        """
+        endpoints = [_parsed(url) for url in listen]
+        if self._memberships and not self._options.advertise:
+            for endpoint in endpoints:
+                _refuse_wildcard(endpoint)
+        for url, membership in self._memberships:
+            why = membership.refusal(endpoints[0] if endpoints else DEFAULT_ENDPOINT)
+            if why:
+                raise CommandError(f"--register {shown(url)}: {why}")
+
     async def __aenter__(self) -> Self:
         if self._options.probes:
             from rpcfw.probes import Probes
@@ -92,7 +109,11 @@ class Places:
                 raise CommandError(f"--probes {error}", Exit.USAGE) from error
             except ImportError as error:
                 raise CommandError(str(error)) from error
-            await self._stack.enter_async_context(probes)
+            try:
+                await self._stack.enter_async_context(probes)
+            except OSError as error:
+                told = error.strerror or str(error)
+                raise CommandError(f"--probes {self._options.probes}: {told}") from error
             say(f"probes: http://{probes.address}/livez and /readyz")
         return self
 
@@ -138,8 +159,21 @@ def shown(url: str) -> str:
     return url.replace(f":{password}@", ":***@", 1) if password else url
 
 
+def reached(endpoint: Endpoint) -> str:
+    """The address at which a server is reached from its own host."""
+    host = _LOOPBACK.get(endpoint.host)
+    return endpoint.address if host is None else f"{endpoint.scheme}://{host}:{endpoint.port}"
+
+
+def _parsed(url: str) -> Endpoint:
+    try:
+        return Endpoint.parse(url)
+    except ValueError as error:
+        raise CommandError(str(error), Exit.USAGE) from None
+
+
 def _refuse_wildcard(endpoint: Endpoint) -> None:
-    if endpoint.host in _WILDCARDS and endpoint.scheme in ("tcp", "tls", "udp"):
+    if endpoint.host in _LOOPBACK and endpoint.scheme in ("tcp", "tls", "udp"):
         raise CommandError(
             f"{endpoint.address} is no address that clients can connect to: say where this server is with "
             f"--advertise {endpoint.scheme}://HOST:{endpoint.port}",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,12 +13,16 @@ import rpcfw
 from rpcfw.cli.output import CommandError, Exit
 from rpcfw.cli.places import shown
 from rpcfw.client import DEFAULT_TIMEOUT_S
+from rpcfw.endpoint import SCHEMES
 from rpcfw.errors import Code, RpcError
 from rpcfw.generic import schema_from, services_of
 from rpcfw.health import HEALTH, Health
 from rpcfw.interface import Schema, service_schema, spec_of
 from rpcfw.reflection import REFLECTION, Reflection, ServiceInfo
 from rpcfw.registry import Registration, Registry, is_registry_url, open_registry
+from rpcfw.registry.opening import near_scheme, registry_schemes
+from rpcfw.transport import TlsConfig, TlsTransport, Transport, default_transports
+from rpcfw.transport.certificates import FollowingContext
 
 OWN = {HEALTH: Health, REFLECTION: Reflection}
 """Services that every server has, and lists nowhere."""
@@ -32,6 +37,7 @@ class Reach:
     Args:
         url: of an endpoint or of a registry.
         timeout_s: of unary calls, and of questions to a registry.
+        transports: of the servers, not of the registry; the standard ones unless given.
 
     Attributes:
         client: makes calls. To one endpoint it fails at the first failure; where there are others, it tries on.
@@ -40,15 +46,23 @@ class Reach:
         CommandError: the URL cannot be used.
     """
 
-    def __init__(self, url: str, timeout_s: float | None = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        transports: Mapping[str, Transport] | None = None,
+    ) -> None:
         self._timeout_s = timeout_s
+        self._transports = transports
         self.registry = opened(url) if is_registry_url(url) else None
         self.where = shown(url)
         if self.registry is not None:
-            self.client = rpcfw.connect(self.registry, timeout_s=timeout_s)
+            self.client = rpcfw.connect(self.registry, timeout_s=timeout_s, transports=transports)
             return
+        if not url.startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
+            raise CommandError(_unknown(url), Exit.USAGE)
         try:
-            self.client = rpcfw.connect(url, timeout_s=timeout_s, middleware=())
+            self.client = rpcfw.connect(url, timeout_s=timeout_s, middleware=(), transports=transports)
         except ValueError as error:
             raise CommandError(str(error), Exit.USAGE) from None
 
@@ -132,13 +146,43 @@ class Reach:
         endpoints = sorted((registration.endpoint for registration in found), key=str)[:_ASKED]
         if not endpoints:
             raise _NobodyError(f"{self.where} lists no server of {service}")
-        async with rpcfw.connect(*endpoints, timeout_s=self._timeout_s) as client:
+        async with rpcfw.connect(
+            *endpoints, timeout_s=self._timeout_s, transports=self._transports
+        ) as client:
             yield client
 
 
 class _NobodyError(RpcError):
     def __init__(self, message: str) -> None:
         super().__init__(Code.UNAVAILABLE, message, executed=False)
+
+
+def transports_of(ca: Path | None, cert: Path | None, key: Path | None) -> dict[str, Transport] | None:
+    """Transports that use these files for TLS, whatever an address says; None where no file is given.
+
+    Raises CommandError when they do not go together, or one cannot be used.
+    """
+    if ca is None and cert is None and key is None:
+        return None
+    try:
+        config = TlsConfig(certificate=cert, key=key, ca=ca)
+        FollowingContext(config, "client")  # so that it fails here, and not at each server
+    except OSError as error:
+        raise CommandError(error.strerror or str(error), Exit.USAGE) from None
+    except ValueError as error:
+        raise CommandError("--key is the key of a certificate: give --cert as well", Exit.USAGE) from error
+    return {**default_transports(), "tls": TlsTransport(config)}
+
+
+def _unknown(url: str) -> str:
+    registries = registry_schemes()
+    near = near_scheme(url, [*SCHEMES, *registries])
+    return (
+        f"{url!r} is neither an endpoint nor a registry: start it with one of "
+        f"{', '.join(f'{scheme}://' for scheme in SCHEMES)} for a server, or "
+        f"{', '.join(f'{scheme}://' for scheme in registries)} for a registry"
+        f"{f'; did you mean {near}://?' if near else ''}"
+    )
 
 
 def opened(url: str) -> Registry:

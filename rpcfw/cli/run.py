@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import rpcfw
 from rpcfw.cli.notation import DEFAULT_ENDPOINT, sample_call
 from rpcfw.cli.output import CommandError, Exit, put, say
-from rpcfw.cli.places import PlaceOptions, Places
+from rpcfw.cli.places import PlaceOptions, Places, reached
 from rpcfw.cli.target import implementations_of, load
 from rpcfw.interface import service_schema
 from rpcfw.transport import TcpTransport, TlsTransport, Transport, default_transports
@@ -108,7 +108,9 @@ async def serve_thing(thing: Any, options: RunOptions, on_serving: OnServing, as
     server = await _server(thing, options, as_worker)
     gc.collect()
     gc.freeze()  # what is loaded by now stays; the collector need not walk it again under load
-    async with Places(server, options.place or PlaceOptions()) as places:
+    placing = Places(server, options.place or PlaceOptions())
+    placing.check(options.listen)
+    async with placing as places:
         try:
             await server.start()
         except ValueError as error:  # an endpoint that cannot serve, such as TLS without a certificate
@@ -117,7 +119,7 @@ async def serve_thing(thing: Any, options: RunOptions, on_serving: OnServing, as
         names = ", ".join(f"{spec.name} {spec.version}" for spec in server.specs) or "nothing"
         for endpoint in server.endpoints:
             put(f"serving {names} at {endpoint.address} (pid {os.getpid()})")
-        address = server.endpoint.address
+        address = reached(server.endpoint)
         on_serving(server, sample_call(service_schema(server.specs[0]), address) if server.specs else "")
         try:
             await places.take()

@@ -8,7 +8,7 @@ import datetime
 import math
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rpcfw.cli.census import Entry, LiveCensus, census
@@ -16,6 +16,7 @@ from rpcfw.cli.output import CommandError, Exit, put, put_table, say, table_of, 
 from rpcfw.cli.places import shown
 from rpcfw.cli.reach import opened
 from rpcfw.errors import Code, RpcError
+from rpcfw.transport import Transport
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,13 +45,20 @@ _LONGEST = 60
 """Characters of a cell; what comes from a network may be of any length."""
 
 
-def show(url: str, names: Sequence[str], *, as_json: bool, timeout_s: float) -> None:
+def show(
+    url: str,
+    names: Sequence[str],
+    *,
+    as_json: bool,
+    timeout_s: float,
+    transports: Mapping[str, Transport] | None = None,
+) -> None:
     """Print who provides what, once."""
 
     async def take() -> list[Entry]:
         registry = opened(url)
         try:
-            return await census(registry, names, timeout_s, shown(url))
+            return await census(registry, names, timeout_s, shown(url), transports)
         finally:
             await registry.close()
 
@@ -66,18 +74,31 @@ def show(url: str, names: Sequence[str], *, as_json: bool, timeout_s: float) -> 
         say(_nothing(url, names))
 
 
-def watch_on(url: str, names: Sequence[str], *, as_json: bool, timeout_s: float) -> None:
+def watch_on(
+    url: str,
+    names: Sequence[str],
+    *,
+    as_json: bool,
+    timeout_s: float,
+    transports: Mapping[str, Transport] | None = None,
+) -> None:
     """Go on printing who provides what, as it changes, until interrupted."""
     try:
-        asyncio.run(_watch_on(url, names, as_json, timeout_s))
+        asyncio.run(_watch_on(url, names, as_json, timeout_s, transports))
     except RpcError as error:
         raise _named(error, url) from error
 
 
-async def _watch_on(url: str, names: Sequence[str], as_json: bool, timeout_s: float) -> None:
+async def _watch_on(
+    url: str,
+    names: Sequence[str],
+    as_json: bool,
+    timeout_s: float,
+    transports: Mapping[str, Transport] | None,
+) -> None:
     registry = opened(url)
     try:
-        async with LiveCensus(registry, names, timeout_s, shown(url)) as live:
+        async with LiveCensus(registry, names, timeout_s, shown(url), transports) as live:
             screen = _json_lines if as_json else _on_terminal if sys.stdout.isatty() else _on_change
             await screen(live, url, names)
     finally:
@@ -94,13 +115,13 @@ async def _on_change(live: LiveCensus, url: str, names: Sequence[str]) -> None:
     told: object = None
     async for entries in live:
         known = [(entry.registration, entry.health, entry.reason) for entry in entries]
-        if (known, live.problem) == told:
+        if (known, live.problem, live.silent) == told:
             continue
-        told = known, live.problem
-        put(f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  {live.problem or shown(url)}")
+        told = known, live.problem, live.silent
+        put(f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  {_state(live, url)}")
         if entries:
             put_table(*_table(entries))
-        else:
+        elif not live.silent:
             put(_nothing(url, names))
 
 
@@ -114,9 +135,16 @@ async def _on_terminal(live: LiveCensus, url: str, names: Sequence[str]) -> None
         async for entries in live:
             parts: list[RenderableType] = [table_of(*_table(entries))]
             if not entries:
-                parts = [Text(_nothing(url, names))]
+                parts = [Text(_state(live, url) if live.silent else _nothing(url, names))]
             parts.append(Text(_footing(live, url, entries)))
             screen.update(Group(*parts), refresh=True)
+
+
+def _state(live: LiveCensus, url: str) -> str:
+    """The registry, and what keeps it from telling."""
+    if live.problem:
+        return f"{shown(url)} cannot be asked: {live.problem}"
+    return f"{shown(url)} has not answered yet" if live.silent else shown(url)
 
 
 def _footing(live: LiveCensus, url: str, entries: Sequence[Entry]) -> str:
@@ -161,7 +189,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
 def _since(seconds: float) -> str:
     with contextlib.suppress(ValueError, OverflowError, OSError):
         if seconds:
-            return f"{datetime.datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M}"
+            return f"{datetime.datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S}"
     return "-"
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from rpcfw.cli.notation import indented, messages, remarks, sample_call, signature
 from rpcfw.cli.output import CommandError, Exit, put, put_table, say, to_json
 from rpcfw.cli.places import shown
 from rpcfw.cli.reach import Reach
 from rpcfw.interface import Schema
+from rpcfw.transport import Transport
 
 
-def list_services(endpoint: str, *, as_json: bool, timeout_s: float) -> None:
+def list_services(
+    endpoint: str, *, as_json: bool, timeout_s: float, transports: Mapping[str, Transport] | None = None
+) -> None:
     """Print a line per service."""
 
     async def ask() -> list[Schema]:
-        async with Reach(endpoint, timeout_s) as reach:
+        async with Reach(endpoint, timeout_s, transports) as reach:
             return [
                 {"name": s.name, "version": s.version, "methods": s.methods, "doc": s.doc}
                 for s in await reach.infos()
@@ -31,11 +35,19 @@ def list_services(endpoint: str, *, as_json: bool, timeout_s: float) -> None:
         say(f"\nrpcfw describe {found[0]['name']} shows its methods")
 
 
-def describe(name: str | None, endpoint: str, *, as_json: bool, as_schema: bool, timeout_s: float) -> None:
+def describe(
+    name: str | None,
+    endpoint: str,
+    *,
+    as_json: bool,
+    as_schema: bool,
+    timeout_s: float,
+    transports: Mapping[str, Transport] | None = None,
+) -> None:
     """Print a service, one of its methods, or everything the server has."""
 
     async def ask() -> tuple[list[Schema], str | None]:
-        async with Reach(endpoint, timeout_s) as reach:
+        async with Reach(endpoint, timeout_s, transports) as reach:
             if name is None:
                 return [await reach.schema(service.name) for service in await reach.infos()], None
             service, method = await reach.split(name)

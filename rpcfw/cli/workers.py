@@ -94,7 +94,9 @@ class Supervisor:
         Raises what registries and probes are refused for.
         """
         crew: Any = self._crew  # to a place what a Server is
-        async with Places(crew, self._place) as places:
+        placing = Places(crew, self._place)
+        placing.check(self._options.listen)
+        async with placing as places:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._signalled, number)

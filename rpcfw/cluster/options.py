@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 from rpcfw.breaker import Breaker, Judge, is_failure
 from rpcfw.cluster.events import Listener, log_event
 from rpcfw.detector import FailureDetector, Misses, OutlierRules
+from rpcfw.mistakes import check_function, check_instance, check_maker, check_number, check_objects
 from rpcfw.router import Router
+
+_NUMBERS = ("heartbeat_s", "misses", "attempt_s", "max_backoff_s", "wait_s", "linger_s", "warm_up_s")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,17 +49,31 @@ class ClusterOptions:
     breaker: Callable[[], Breaker] | None = None
     method_breaker: Callable[[], Breaker] | None = None
     is_failure: Judge = is_failure
-    outlier: OutlierRules | None = OutlierRules()
+    outlier: OutlierRules | None = OutlierRules()  # noqa: RUF009  # it is frozen
     subset: int | None = None
     warm_up_s: float = 0.0
     on_event: Listener = log_event
 
     def __post_init__(self) -> None:
+        check_objects(self.routers, "routers", "route", 'PreferZone("eu")')
+        for name in _NUMBERS:
+            check_number(getattr(self, name), name)
+        for name in ("breaker", "method_breaker"):
+            if getattr(self, name) is not None:
+                check_maker(getattr(self, name), name, "enter", "ConsecutiveFailures")
+        if self.detector is not None:
+            check_maker(self.detector, "detector", "heartbeat", "lambda: PhiAccrual(3.0)")
+        if self.outlier is not None:
+            check_instance(self.outlier, "outlier", OutlierRules, "OutlierRules(), or None")
+        if self.subset is not None:
+            check_number(self.subset, "subset")
+        check_function(self.is_failure, "is_failure", "an error", "a function that gives True, False or None")
+        check_function(self.on_event, "on_event", "an event", "a function, such as a list's append")
         for name in ("heartbeat_s", "attempt_s", "max_backoff_s"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be more than 0 seconds")
         for name in ("wait_s", "linger_s", "warm_up_s"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be 0 seconds or more")
         if self.misses < 1:
             raise ValueError(f"misses={self.misses!r} must be at least 1")

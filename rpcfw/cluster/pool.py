@@ -337,11 +337,12 @@ class Pool:
         node: Any = nodes[0] if len(nodes) == 1 else balancer.pick(nodes, call)
         if note is not None:
             what = f"{type(balancer).__name__} of {len(nodes)}" if len(nodes) > 1 else "the only one"
-            latency_ms = node.statistics.latency_s(now) * 1000
+            latency_s = node.statistics.latency_s(now)
+            latency = f"latency {latency_s * 1000:.3f} ms" if latency_s else "latency not measured yet"
             note(
                 now,
                 "balancer",
-                f"{node.address}: {what}; {node.in_flight} in flight, latency {latency_ms:.3f} ms",
+                f"{node.address}: {what}; {node.in_flight} in flight, {latency}",
             )
         found: Node = node
         return found

@@ -24,6 +24,7 @@ from rpcfw.errors import Code, Origin, ProtocolError, RpcError
 from rpcfw.interface import MethodSpec
 from rpcfw.wire.frames import (
     END,
+    KEY,
     MAX_STREAM_ID,
     MEMORY,
     METADATA,
@@ -37,7 +38,7 @@ from rpcfw.wire.handshake import Hello, Settings
 
 _DESCRIBE_TIMEOUT_S = 5.0
 _FOREVER = math.inf
-_MEMORY_ON_THE_WIRE = MEMORY.encode()
+_KEY_ON_THE_WIRE, _MEMORY_ON_THE_WIRE = KEY.encode(), MEMORY.encode()
 _SMALL_BYTES = 1024
 """Messages up to this size fit any peer's limits and are not looked at further."""
 
@@ -350,6 +351,8 @@ class ClientConnection:
         if call.metadata_bytes:
             if _MEMORY_ON_THE_WIRE in call.metadata_bytes:
                 self._refuse_to_another(call)
+            if _KEY_ON_THE_WIRE in call.metadata_bytes:
+                self._refuse_unkept_key(call)
             flags |= METADATA
             head = with_metadata(call.metadata_bytes, b"")
             body = head + body if isinstance(body, bytes) else [head, *body]
@@ -373,6 +376,18 @@ class ClientConnection:
                 "has been restarted since, or does not remember calls (middleware Dedupe)",
                 {"outcome": "unknown"},
                 origin=Origin.CONNECTION,
+            )
+
+    def _refuse_unkept_key(self, call: Call) -> None:
+        """A key that the caller gave, as text, promises that the call runs once: to a server that can keep that."""
+        key = call.metadata.get(KEY)
+        if isinstance(key, str) and (self.hello is None or not self.hello.memory):
+            raise RpcError(
+                Code.FAILED_PRECONDITION,
+                f"{call.method.path}: {self.peer} does not remember calls, so the key {key!r} would not keep this one "
+                "from running twice; give the server middleware=[Dedupe()]",
+                origin=Origin.CONNECTION,
+                executed=False,
             )
 
     def _closing(self) -> RpcError:

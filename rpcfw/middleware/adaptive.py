@@ -18,6 +18,7 @@ from rpcfw.limiter.gradient import Gradient
 from rpcfw.limiter.lag import LagMeter
 from rpcfw.limiter.priority import Priority, priority_of
 from rpcfw.limiter.refusal import refusal
+from rpcfw.mistakes import check_instance, check_number
 
 _LATE = (Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED)
 """What a call fails with when it, or what it calls in turn, is overloaded."""
@@ -53,6 +54,13 @@ class AdaptiveLimit:
         lag: LagMeter | None = None,
         max_lag_s: float | None = 0.1,
     ) -> None:
+        if gradient is not None:
+            mend = "AdaptiveLimit(Gradient(max_limit=200)), or ConcurrencyLimit(200) for a fixed limit"
+            check_instance(gradient, "gradient", Gradient, mend)
+        if lag is not None:
+            check_instance(lag, "lag", LagMeter, "LagMeter()")
+        if max_lag_s is not None:
+            check_number(max_lag_s, "max_lag_s")
         if max_lag_s is not None and not max_lag_s > 0:
             raise ValueError(f"max_lag_s={max_lag_s!r} must be more than 0 seconds, or None")
         self._gradient = gradient or Gradient()

@@ -14,6 +14,7 @@ import msgspec
 from rpcfw.call import Call, Handler, Outcomes, Route
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.interface import CallKind
+from rpcfw.mistakes import check_text
 
 _TOLD = 5
 """So many failures are told in the message; all of them are among the details."""
@@ -33,6 +34,8 @@ class Broadcast:
     """
 
     def __init__(self, *methods: str, result: Literal["first", "all"] = "first") -> None:
+        for name in methods:
+            check_text(name, "methods", 'Broadcast("shop.Cache.clear")')
         if result not in ("first", "all"):
             raise ValueError(f'result={result!r} must be "first" or "all"')
         self._methods = frozenset(name.replace("/", ".") for name in methods)

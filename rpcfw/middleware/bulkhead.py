@@ -11,6 +11,7 @@ from rpcfw.limiter.concurrency import Concurrency
 from rpcfw.limiter.held import HeldItems
 from rpcfw.limiter.priority import Priority, priority_of
 from rpcfw.limiter.refusal import refusal
+from rpcfw.mistakes import check_mapping, check_number
 
 DEFAULT_SHARE = 0.5
 _NORMAL = Priority.NORMAL
@@ -37,9 +38,13 @@ class Bulkhead:
         share: float = DEFAULT_SHARE,
         shares: Mapping[str, float] | None = None,
     ) -> None:
+        check_number(max_running, "max_running")
+        if shares is not None:
+            check_mapping(shares, "shares", '{"shop.Reports": 0.1}')
         if max_running < 1:
             raise ValueError(f"max_running={max_running!r} must be at least 1 call")
         for name, value in {"share": share, **(shares or {})}.items():
+            check_number(value, name)
             if not 0 < value <= 1:
                 raise ValueError(f"{name}: {value!r} must be a share of more than 0 and at most 1")
         self._max_running = max_running

@@ -16,6 +16,7 @@ from rpcfw.limiter.concurrency import Concurrency
 from rpcfw.limiter.held import HeldItems
 from rpcfw.limiter.priority import Priority, priority_of
 from rpcfw.limiter.refusal import refusal
+from rpcfw.mistakes import check_number
 
 _NORMAL = Priority.NORMAL
 _WAITED_SHARE = 0.5
@@ -38,6 +39,9 @@ class ConcurrencyLimit:
     """
 
     def __init__(self, max_running: int, *, queue: int = 0, max_wait_s: float = 1.0) -> None:
+        check_number(max_running, "max_running")
+        check_number(queue, "queue")
+        check_number(max_wait_s, "max_wait_s")
         if max_running < 1:
             raise ValueError(f"max_running={max_running!r} must be at least 1 call")
         if not max_wait_s > 0:

@@ -12,6 +12,7 @@ import logging
 import math
 import random
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -19,6 +20,7 @@ import msgspec
 from rpcfw.call import Call, Handler
 from rpcfw.chance import new_rng
 from rpcfw.codec import plan_of
+from rpcfw.codec.models import pack_foreign
 from rpcfw.errors import Code, RpcError
 from rpcfw.interface import CallKind, MethodSpec
 
@@ -30,20 +32,27 @@ MEMORY = ":memory"
 SPAN = ":span"
 _KEY_ON_THE_WIRE = KEY.encode()
 _MAX_KEY_BYTES = 256
+_DIGEST_BYTES = 16
 
 MARGIN_S = 30.0
 """How long a message may be on its way: a connection that is silent for longer is given up by its keepalive."""
 _DRIFT = 0.05
 """By how much the clocks of two hosts may differ in speed."""
-_ENTRY_BYTES = 400
+_ENTRY_BYTES = 450
 """What an entry takes beside its result."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How a call ended: a result, as bytes of its declared type; or an error, RpcError or a declared one."""
+    """How a call ended: a result, as bytes of its declared type; or an error, RpcError or a declared one.
+
+    Attributes:
+        digest: of the call's arguments, to be kept with the rest: by it a key is refused that comes with others. Where
+            a store gives none back, that is not noticed.
+    """
 
     result: bytes = b""
     error: Exception | None = None
+    digest: bytes = b""
 
 
 class DedupeStore(Protocol):
@@ -143,7 +152,8 @@ class DedupeMemory:
         self._repeating -= again
         shelf, size = self._repeats if again else self._ended, _ENTRY_BYTES + len(outcome.result)
         if size > (shelf.max_bytes - shelf.bytes if again else shelf.max_bytes):
-            outcome = unknown(method, f"it ran, but its result of {len(outcome.result):,} bytes was not kept")
+            why = f"it ran, but its result of {len(outcome.result):,} bytes was not kept"
+            outcome = msgspec.structs.replace(unknown(method, why), digest=outcome.digest)
             size = _ENTRY_BYTES
         shelf.add(key, _Entry(now, begun_at, size, outcome))
         while not again and shelf.is_over:
@@ -197,6 +207,9 @@ class Dedupe:
     caller comes again; it is cancelled when nobody waits for it any more. What the handler sent beside its reply, as
     metadata, is not sent again. Calls without a key, and those with streams, pass untouched.
 
+    A key names one call of a method. With other arguments it is refused, with INVALID_ARGUMENT: the outcome of another
+    call would be the wrong answer. So arguments must not change by being decoded, as by a default drawn by chance.
+
     Put it last, after what refuses calls: a refusal must not be taken for the outcome of a call.
 
     Args:
@@ -236,11 +249,15 @@ class Dedupe:
             if not key:
                 return await handler(call)
             since = self._since(call, metadata)
+            digest = _digest(call.arguments)
             run = self._running.get(key)
             joined = run is not None
             if run is None:
-                run = self._running[key] = _Run(self._run(handler, call, key, since), call.method.path)
+                running = self._run(handler, call, (key, digest), since)
+                run = self._running[key] = _Run(running, call.method.path, digest)
                 run.task.add_done_callback(lambda _: self._running.pop(key, None))
+            elif run.digest != digest:
+                raise _reused(call, key)
             await run.wait(call)
             if run.task.cancelled():
                 raise _error(call.method, "it was cancelled amid")
@@ -268,20 +285,24 @@ class Dedupe:
             return -math.inf
         return call.deadline - span_s * (1 + _DRIFT) - MARGIN_S
 
-    async def _run(self, handler: Handler, call: Call, key: bytes, since: float | None) -> Any:
-        method = call.method
+    async def _run(
+        self, handler: Handler, call: Call, named: tuple[bytes, bytes], since: float | None
+    ) -> Any:
+        method, (key, digest) = call.method, named
         known = await self._store.begin(key, method, since)
         if known is not None:
+            if known.digest not in (b"", digest):
+                raise _reused(call, key)
             if known.error is not None:
                 raise _again(known.error)
             return plan_of(method.result).decode(known.result)
         try:
             result = await handler(call)
         except asyncio.CancelledError:
-            await self._finish(key, method, unknown(method, "it was cancelled amid"))
+            await self._finish(named, method, unknown(method, "it was cancelled amid"))
             raise
         except Exception as error:
-            await self._finish(key, method, Outcome(error=_kept(method, error)))
+            await self._finish(named, method, Outcome(error=_kept(method, error)))
             raise
         try:
             encoded = plan_of(method.result).encode(result)
@@ -289,12 +310,13 @@ class Dedupe:
         except Exception as problem:  # the server says so to the caller in its own words
             message = f"{method.path}: its result cannot travel: {problem}"
             outcome = Outcome(error=RpcError(Code.INTERNAL, message, executed=True))
-        await self._finish(key, method, outcome)
+        await self._finish(named, method, outcome)
         return result
 
-    async def _finish(self, key: bytes, method: MethodSpec, outcome: Outcome) -> None:
+    async def _finish(self, named: tuple[bytes, bytes], method: MethodSpec, outcome: Outcome) -> None:
+        key, digest = named
         try:
-            await self._store.finish(key, method, outcome)
+            await self._store.finish(key, method, msgspec.structs.replace(outcome, digest=digest))
         except Exception as problem:
             logger.warning("the outcome of a call of %s is not remembered: %s", method.path, problem)
 
@@ -302,9 +324,10 @@ class Dedupe:
 class _Run:
     """One run of a handler, and how many calls wait for it."""
 
-    __slots__ = ("_waiting", "task")
+    __slots__ = ("_waiting", "digest", "task")
 
-    def __init__(self, run: Any, path: str) -> None:
+    def __init__(self, run: Any, path: str, digest: bytes) -> None:
+        self.digest = digest
         self.task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(run, name=path)
         self.task.add_done_callback(_look)
         self._waiting = 0
@@ -358,6 +381,36 @@ def _key(call: Call, metadata: Mapping[str, str | bytes]) -> bytes:
             executed=False,
         )
     return call.method.path.encode() + b"\0" + key if key else b""
+
+
+_encode_in_order = msgspec.msgpack.Encoder(enc_hook=pack_foreign, order="deterministic").encode
+_encode_as_it_is = msgspec.msgpack.Encoder(enc_hook=pack_foreign).encode
+
+
+def _digest(arguments: tuple[Any, ...]) -> bytes:
+    """The same for equal arguments. Empty for what cannot be encoded, which no peer has sent."""
+    try:
+        encoded = _encode_in_order(arguments)
+    except Exception:  # only names can be put in order; other keys come as they were sent
+        try:
+            encoded = _encode_as_it_is(arguments)
+        except Exception:
+            return b""
+    return blake2b(encoded, digest_size=_DIGEST_BYTES).digest()
+
+
+def _reused(call: Call, key: bytes) -> RpcError:
+    given = key.partition(b"\0")[2]
+    try:
+        named: str | bytes = given.decode()
+    except UnicodeDecodeError:
+        named = given
+    return RpcError(
+        Code.INVALID_ARGUMENT,
+        f"{call.method.path}: the key {named!r} belongs to a call with other arguments that came before, and this one "
+        "has not run; give each call a key of its own",
+        executed=False,
+    )
 
 
 def _kept(method: MethodSpec, error: Exception) -> Exception:

@@ -27,10 +27,12 @@ class DedupeKeys:
     """Middleware of clients that gives each unary call of a method that is not idempotent a key of its own.
 
     Put it before `Retry`, ``middleware=[DedupeKeys(), Retry()]``, so that all attempts of a call have the same key. It
-    is of use with servers that have the middleware `Dedupe`; others ignore it, and `Retry` knows which do.
+    is of use with servers that have the middleware `Dedupe`; others ignore it, and `Retry` knows which do. Behind
+    `Retry`, each attempt would get another key, and be run: `Retry` refuses that with ValueError.
 
     A call that has a key already keeps it: ``with_options(stub, metadata={":key": "order-7"})`` makes a call that runs
-    once even if this process ends and another one makes it again, for as long as the server remembers it.
+    once even if this process ends and another one makes it again, for as long as the server remembers it. For a server
+    without `Dedupe`, which remembers nothing, such a call is refused before it is sent, if its key is text.
 
     Args:
         rng: source of the keys, 128 random bits each. It must not be that of another client, and is replaced after a
@@ -43,16 +45,10 @@ class DedupeKeys:
 
     def __call__(self, handler: Handler) -> Handler:
         """Wrap a handler."""
+        return _Keyed(self, handler)
 
-        def with_key(call: Call) -> Awaitable[Any]:
-            method = call.method
-            if method.idempotent or method.oneway or method.kind is not _UNARY:
-                return handler(call)
-            return handler(self._with_key(call))
-
-        return with_key
-
-    def _with_key(self, call: Call) -> Call:
+    def with_key(self, call: Call) -> Call:
+        """The call with a key: its own, or a new one."""
         if self._process != os.getpid():  # the parent draws the same ones
             self._rng, self._process = new_rng(), os.getpid()
         if not call.metadata_bytes:
@@ -63,3 +59,22 @@ class DedupeKeys:
                 return call
             metadata = pack_metadata({**given, _KEY: self._rng.randbytes(_KEY_BYTES)})
         return msgspec.structs.replace(call, metadata_bytes=metadata)
+
+
+class _Keyed:
+    """Gives a call a key and passes it on."""
+
+    __slots__ = ("__wrapped__", "_keys")
+
+    gives_keys = True
+    """Tells `Retry` that it must not stand before this."""
+
+    def __init__(self, keys: DedupeKeys, handler: Handler) -> None:
+        self._keys = keys
+        self.__wrapped__ = handler
+
+    def __call__(self, call: Call) -> Awaitable[Any]:
+        method = call.method
+        if not (method.idempotent or method.oneway or method.kind is not _UNARY):
+            call = self._keys.with_key(call)
+        return self.__wrapped__(call)

@@ -19,6 +19,7 @@ from rpcfw.call import Call, Handler
 from rpcfw.chance import new_rng
 from rpcfw.errors import Code, RpcError
 from rpcfw.interface import CallKind
+from rpcfw.mistakes import check_number
 
 logger = logging.getLogger("rpcfw")
 
@@ -57,6 +58,9 @@ class Failback:
         max_queued: int = 100,
         rng: random.Random | None = None,
     ) -> None:
+        check_number(attempts, "attempts")
+        check_number(every_s, "every_s")
+        check_number(max_queued, "max_queued")
         if attempts < 1 or not every_s > 0 or max_queued < 1:
             raise ValueError(f"{attempts=}, {every_s=} and {max_queued=} must be more than 0")
         self.delivered = 0

@@ -13,6 +13,7 @@ from typing import Any
 from rpcfw.call import Call, Handler
 from rpcfw.errors import Code, RpcError
 from rpcfw.interface import CallKind, MethodSpec
+from rpcfw.mistakes import check_function, check_mapping
 
 DEGRADED = (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED)
 """The codes of a service that does badly; all others say something about the call."""
@@ -43,6 +44,11 @@ class Fallback:
         when: Callable[[Call, RpcError], bool] | None = None,
         force: bool = False,
     ) -> None:
+        check_mapping(answers, "answers", 'Fallback({"shop.Orders.get": from_cache})')
+        if isinstance(codes, Code):
+            raise TypeError(f"codes={codes!r} is not a list: write codes=[Code.{codes.name}]")
+        if when is not None:
+            check_function(when, "when", "a call and its error", "a function that gives True or False")
         self._answers = {name.replace("/", "."): answer for name, answer in answers.items()}
         self._codes = frozenset(codes)
         self._when = when

@@ -14,6 +14,7 @@ import msgspec
 from rpcfw.call import Call, Handler, Route
 from rpcfw.errors import RpcError
 from rpcfw.interface import CallKind
+from rpcfw.mistakes import check_number
 
 
 class Forking:
@@ -30,6 +31,7 @@ class Forking:
     """
 
     def __init__(self, forks: int = 2, *, only_idempotent: bool = True) -> None:
+        check_number(forks, "forks")
         if forks < 2:
             raise ValueError(f"forks={forks} must be at least 2")
         self._forks = forks

@@ -7,6 +7,7 @@ cuts the tail. Failures and pushback are treated as gRPC's A6 has them: an answe
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 from collections.abc import Coroutine
 from typing import Any
@@ -17,6 +18,7 @@ from rpcfw.call import Call, Handler, Route
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.interface import CallKind, MethodSpec
 from rpcfw.limiter.budget import RetryBudget
+from rpcfw.mistakes import check_instance, check_number
 
 _FAILURES = frozenset(
     {
@@ -68,6 +70,12 @@ class Hedge:
         max_hedges: int = 1,
         budget: RetryBudget | None = None,
     ) -> None:
+        for name, number in {"after_s": after_s, "percentile": percentile}.items():
+            if number is not None:
+                check_number(number, name)
+        check_number(max_hedges, "max_hedges")
+        if budget is not None:
+            check_instance(budget, "budget", RetryBudget, "RetryBudget()")
         if after_s is not None and not after_s >= 0:
             raise ValueError(f"after_s={after_s!r} must be 0 or more seconds")
         if percentile is not None and not 0 < percentile < 1:
@@ -86,9 +94,13 @@ class Hedge:
     def __call__(self, handler: Handler) -> Handler:
         """Wrap a handler."""
 
+        @functools.wraps(handler)  # so that others see what stands behind
         async def hedge(call: Call) -> Any:
             method, route = call.method, call.route
             if not method.idempotent or method.kind is not CallKind.UNARY or method.oneway:
+                if route is not None:
+                    why = "it is not declared idempotent" if not method.idempotent else "only unary calls are"
+                    route.note(asyncio.get_running_loop().time(), "hedge", f"not hedged: {why}")
                 return await handler(call)
             if route is None:
                 call = msgspec.structs.replace(call, route=Route())

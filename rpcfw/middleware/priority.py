@@ -9,6 +9,7 @@ import msgspec
 
 from rpcfw.call import Call, Handler, pack_metadata, serving
 from rpcfw.limiter.priority import PRIORITY, Priority, stated_priority
+from rpcfw.mistakes import check_instance
 
 
 class CarryPriority:
@@ -22,6 +23,8 @@ class CarryPriority:
     """
 
     def __init__(self, default: Priority | None = None) -> None:
+        if default is not None:
+            check_instance(default, "default", Priority, "Priority.CRITICAL")
         self._default = default
 
     def __call__(self, handler: Handler) -> Handler:

@@ -10,6 +10,7 @@ from typing import Any
 from rpcfw.call import Call, Handler
 from rpcfw.limiter.refusal import refusal
 from rpcfw.limiter.token_bucket import TokenBucket
+from rpcfw.mistakes import check_function, check_number
 
 MAX_KEYS = 10_000
 
@@ -36,6 +37,12 @@ class RateLimit:
         key: Callable[[Call], Hashable] | None = None,
         max_keys: int = MAX_KEYS,
     ) -> None:
+        check_number(rate_per_s, "rate_per_s")
+        if burst is not None:
+            check_number(burst, "burst")
+        if key is not None:
+            check_function(key, "key", "a call", "per_caller")
+        check_number(max_keys, "max_keys")
         if max_keys < 1:
             raise ValueError(f"max_keys={max_keys!r} must be at least 1 key")
         self._all = TokenBucket(rate_per_s, burst)

@@ -8,6 +8,7 @@ have run it answer again without running it again (`DedupeKeys`, `Dedupe`). Wait
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import random
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Mapping
@@ -32,8 +33,11 @@ _WAITED = "waited_s"
 _KEY = ":key"
 _MEMORY = ":memory"
 _SPAN = ":span"
+_GIVES_KEYS = "gives_keys"  # what DedupeKeys makes is known by it
 _MEMORY_OF_PEER = "memory"
 """Among the details of an error: the memory of calls that the server has which the call was sent to."""
+_BEYOND_S = 0.1
+"""The least wait of those attempts that the deadline bounds, and not their number."""
 
 
 class Retry:
@@ -47,7 +51,8 @@ class Retry:
     itself refuses for its size or number, and without such a time, is not repeated.
 
     A call with a key (see `DedupeKeys`) whose outcome is unknown is repeated at the very server that it was given to,
-    and at no other. ``Retry(1)`` repeats nothing: what others call failfast.
+    and at no other; where the call has a deadline, until then, however many attempts and long waits that takes: nobody
+    else can tell what became of it. ``Retry(1)`` repeats nothing: what others call failfast.
 
     Args:
         attempts: how often a call is made at the most, the first time included; at least 1.
@@ -80,7 +85,12 @@ class Retry:
         self._rng = rng or new_rng()
 
     def __call__(self, handler: Handler) -> Handler:
-        """Wrap a handler."""
+        """Wrap a handler. Raises ValueError where that would give each attempt of a call another key."""
+        if hasattr(inspect.unwrap(handler, stop=lambda inner: hasattr(inner, _GIVES_KEYS)), _GIVES_KEYS):
+            raise ValueError(
+                "DedupeKeys must stand before Retry, middleware=[DedupeKeys(), Retry()]: behind it, each attempt of a "
+                "call would get a key of its own, and run again"
+            )
 
         async def retry(call: Call) -> Any:
             if call.method.kind is not _UNARY:
@@ -190,8 +200,10 @@ class _Attempts:
             least_s = _least_wait_s(error)
             if self._number > 1 or error.code is Code.RESOURCE_EXHAUSTED or least_s:
                 wait_s = self._retry._backoff_s(self._number)
-            wait_s += least_s
-            if least_s > self._retry._max_wait_s:
+            beyond = self._number >= self._last
+            wait_s += least_s + (_BEYOND_S if beyond else 0.0)
+            in_doubt = self._memory and self._call.deadline != math.inf  # only that server can tell
+            if least_s > self._retry._max_wait_s and not in_doubt:
                 why_not = f"the same would fail for {least_s:.1f} s, longer than it may wait"
             elif self._call.deadline - now <= wait_s:
                 why_not = "the deadline leaves no time for it"
@@ -206,7 +218,8 @@ class _Attempts:
         self._number += 1
         when = f"in {wait_s:.2f} s" if wait_s else "at once"
         why = f"{error.code.name}: {error.message}"
-        self._note(now, f"attempt {self._number} of {self._last} {when}, since {why}")
+        of = f" of {self._last}" if self._number <= self._last else ", until the deadline,"
+        self._note(now, f"attempt {self._number}{of} {when}, since {why}")
         self._reroute(error)
         return wait_s
 
@@ -220,7 +233,7 @@ class _Attempts:
         method = self._call.method
         if error.code not in _RETRIED:
             return f"{error.code.name} is an answer"
-        if self._number >= self._last:
+        if self._number >= self._last and not self._outlasts(error):
             return f"this was the last of {self._last} attempts" if self._last > 1 else "it has one attempt"
         if self._source is not None and self._source.begun:
             return "its stream has been read from, and cannot be read twice"
@@ -234,11 +247,18 @@ class _Attempts:
         if method.idempotent or self._is_remembered(error):
             return ""
         if method.kind is _UNARY and _KEY in self._call.metadata:
-            return "it may have run, and its server is not known to remember calls (middleware Dedupe)"
+            return _not_remembered(error)
         why = f"{method.path} is not idempotent and may have run; declare it @rpcfw.idempotent if it may run twice"
         if "@rpcfw.idempotent" not in error.message:
             error.message += f" (not repeated: {why})"
         return why
+
+    def _outlasts(self, error: RpcError) -> bool:
+        """Whether the deadline alone bounds the attempts: it may have run, and its server can tell what came of it."""
+        call = self._call
+        if self._last == 1 or call.deadline == math.inf or call.method.idempotent:
+            return False
+        return bool(self._memory) or (error.code is Code.UNAVAILABLE and self._is_remembered(error))
 
     def _is_remembered(self, error: RpcError) -> bool:
         """Whether the server that this attempt was given to would know the call again."""
@@ -307,6 +327,16 @@ def _with_source(call: Call) -> tuple[Call, _Source | None]:
     source = _Source(call.arguments[index])
     arguments = (*call.arguments[:index], source, *call.arguments[index + 1 :])
     return msgspec.structs.replace(call, arguments=arguments), source
+
+
+def _not_remembered(error: RpcError) -> str:
+    """Why a call with a key is not repeated although it has one; the caller is told as well."""
+    if error.executed is not None:
+        return "it has run, and failed there"
+    why = "it may have run, and its server does not remember calls: give the server middleware=[Dedupe()]"
+    if "middleware=[Dedupe()]" not in error.message:
+        error.message += f" (not repeated: {why})"
+    return why
 
 
 def _least_wait_s(error: RpcError) -> float:

@@ -36,6 +36,12 @@ def endpoints_of(url: str) -> tuple[list[Endpoint], str, float]:
     return endpoints, unquote(parts.path.removeprefix("/")), timeout_s
 
 
+def url_of(address: str) -> str:
+    """A registry's URL by the address of its endpoint, for what is told to people."""
+    scheme, _, where = address.partition("://")
+    return f"rpcfw://{where}{'?tls=1' if scheme == 'tls' else ''}"
+
+
 def _endpoint(url: str, text: str, scheme: str, labels: dict[str, str]) -> Endpoint:
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):

@@ -95,7 +95,7 @@ class Binding:
             return Registration(self._spec.name, Endpoint.parse(self._target), self._spec.version)
         server = self._target
         if not server.endpoints:
-            raise ValueError(f"{server!r} is not serving yet: bind it inside its block")
+            raise ValueError(f"{server!r} is not serving yet: enter it first, and bind it inside its block")
         endpoint = Endpoint.parse(self._advertise) if self._advertise is not None else server.endpoint
         spec = _chosen(server, self._spec)
         return Registration(spec.name, endpoint, spec.version, server.instance)

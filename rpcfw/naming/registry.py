@@ -192,7 +192,7 @@ class NamingRegistry:
                     if error is None:
                         answers.append(answer.result())
                     elif isinstance(error, RpcError):
-                        errors.append(f"{asking[answer].name}: {error.message}")
+                        errors.append(asking[answer].trouble(error))
                     else:
                         raise error
         finally:
@@ -257,7 +257,9 @@ class NamingRegistry:
             return f"{held.what[1]} was not registered: the registry was closed meanwhile"
         if refusals:
             return f"{held.what[1]} is not registered: {refusals[0].message}"
-        reasons = [site.problem or site.fault or f"{site.name} does not answer" for site in self._sites]
+        reasons = [
+            site.problem or site.fault or f"the registry {site.url} does not answer" for site in self._sites
+        ]
         return f"{held.what[1]} could not be registered within {self._timeout_s:g} s: {'; '.join(reasons)}"
 
     async def _until_told(self) -> None:

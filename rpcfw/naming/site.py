@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from rpcfw.client import Client
 from rpcfw.errors import Code, RpcError
+from rpcfw.naming.address import url_of
 from rpcfw.naming.holdings import Holdings
 from rpcfw.naming.interface import LEASE_S, Granted, NameService, Refusal, Snapshot, Terms
 from rpcfw.registry.registration import Registration
@@ -59,13 +60,14 @@ class Site:
     """One registry.
 
     Args:
-        name: its address.
+        name: the address of its endpoint.
         client: of it alone.
         holdings: what is to be kept.
         owner: is told what is heard.
         rng: for jitter.
 
     Attributes:
+        url: how to name it to people: ``rpcfw://10.0.0.5:7400``.
         is_up: a session is open.
         problem: why none is; empty while one is, and before the first attempt has failed.
         told: the number of what the registry keeps; -1 for nothing.
@@ -78,6 +80,7 @@ class Site:
         self, name: str, client: Client, holdings: Holdings, owner: Owner, rng: random.Random
     ) -> None:
         self.name = name
+        self.url = url_of(name)
         self.client = client
         self.stub = client.stub(NameService)
         self.is_up = False
@@ -100,6 +103,18 @@ class Site:
     def fault(self) -> str:
         """Why it does not do what it is asked, although it is there; empty when it does."""
         return next(iter(self._faults.values()), "")
+
+    def trouble(self, error: RpcError) -> str:
+        """What a failed question to this registry says to people: which registry, why, and the mend."""
+        for failed in (f"cannot connect to {self.name}: ", f"no connection to {self.name}: "):
+            if error.message.startswith(failed):
+                why = error.message.removeprefix(failed)
+                if why.startswith("connection refused; "):
+                    why = "connection refused; is rpcfw registry running there?"
+                elif failed.startswith("no ") and "is it an" not in why:
+                    why = f"{why}; is it an rpcfw server, with TLS or not?"
+                return f"the registry {self.url} cannot be reached: {why}"
+        return f"the registry {self.url}: {error.message.removeprefix(f'{self.name}: ')}"
 
     def start(self) -> None:
         """Begin a session, unless that was done."""
@@ -140,9 +155,9 @@ class Site:
                     async for terms in session:
                         pause_s = _FIRST_PAUSE_S
                         self._met(terms)
-                reason = f"{self.name} is going"
+                reason = f"the registry {self.url} is going"
             except RpcError as error:
-                reason = f"{self.name}: {error.message}"
+                reason = self.trouble(error)
                 hint = error.details.get("retry_after_s")  # the channel's, or anything that a registry says
                 wait_s = min(hint, _LONGEST_S) if isinstance(hint, float) and hint > 0 else 0.0
             except Exception as error:  # a fault here must not end the upkeep of all that is registered
@@ -192,7 +207,7 @@ class Site:
         try:
             await work()
         except RpcError as error:
-            self._faulty(what, f"{self.name}: {error.message}")
+            self._faulty(what, self.trouble(error))
         except Exception as error:  # as above
             log.exception("%s at %s failed", what, self.name)
             self._faulty(what, f"{self.name}: {what} failed with {error!r}: please report this")
@@ -253,7 +268,7 @@ class Site:
                 self._owner.lost(refusal)
         # That a name is another's is for who wants to bind it to hear; the registry does well.
         full = [refusal.message for refusal in granted.refused if refusal.code == Code.RESOURCE_EXHAUSTED]
-        self._faulty("keeping", f"{self.name}: {full[0]}" if full else "")
+        self._faulty("keeping", f"the registry {self.url}: {full[0]}" if full else "")
         self._owner.changed(self)
 
     # ------------------------------------------------------------------------------------------------ watches

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
@@ -248,6 +249,16 @@ def _refusal(url: str, status: int, body: bytes) -> Away:
     return Away(text) if elsewhere else Refused(text, code)
 
 
+def _trouble(error: Exception) -> str:
+    """Why, and the mend; aiohttp's own words name the address once more."""
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        number = error.os_error.errno
+        said = os.strerror(number).lower() if number > 0 else error.os_error.strerror
+        return f"{said}; check that etcd runs and listens exactly there"
+    said = (getattr(error, "message", "") or str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+    return f"{said}; is it etcd 3.4 or later, with TLS (ca=) or not?"
+
+
 @contextlib.asynccontextmanager
 async def _translated(url: str) -> AsyncIterator[None]:
     """What aiohttp, the system and a wrong answer raise, as `Away`."""
@@ -256,6 +267,6 @@ async def _translated(url: str) -> AsyncIterator[None]:
     except TimeoutError:
         raise Away(f"etcd at {url} does not answer in time") from None
     except (aiohttp.ClientError, OSError, EOFError) as error:
-        raise Away(f"etcd at {url} cannot be reached: {error or type(error).__name__}") from error
+        raise Away(f"etcd at {url} cannot be reached: {_trouble(error)}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Away(f"etcd at {url} answers what is not etcd's: {error}; is it etcd 3.4 or later?") from error

@@ -150,7 +150,8 @@ class FileRegistry:
         self._say(self._fault)
 
     def _say(self, problem: str) -> None:
-        if problem and problem != self.problem:
+        # who asks once, without a watch, is told it by the error
+        if problem and problem != self.problem and (self._task is not None or self._listing is not None):
             log.warning("%s%s", problem, "; what it said before still holds" if self._listing else "")
         self.problem = problem
 

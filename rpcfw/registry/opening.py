@@ -7,8 +7,9 @@ stays one, so that no installed package can take their place.
 
 from __future__ import annotations
 
+import difflib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from rpcfw.endpoint import SCHEMES
 from rpcfw.registry.policy import Registry
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoints
+    from importlib.metadata import EntryPoint, EntryPoints
 
 Opener = Callable[[str], Registry]
 """Takes the whole URL; raises ValueError that names what is wrong with it."""
@@ -47,7 +48,8 @@ def open_registry(
 
     Raises:
         ValueError: no registry has this scheme, or its URL is wrong; the message says what is known.
-        ImportError: its optional library is not installed; the message says how to.
+        ImportError: its optional library is not installed; the message says how to. Or what another distribution
+            brings cannot be loaded; the message names its entry point.
     """
     if not isinstance(registry, str):
         return registry
@@ -55,8 +57,10 @@ def open_registry(
     opener = openers.get(scheme) or _built_in(scheme) or _installed(scheme)
     if opener is not None:
         return opener(registry)
-    known = sorted({*openers, *BUILT_IN, *(entry.name for entry in _entry_points())})
+    known = registry_schemes(openers=openers)
     message = f"{registry!r} is not a registry: start it with one of {', '.join(f'{s}://' for s in known)}"
+    if (near := near_scheme(registry, known)) and scheme not in SCHEMES:
+        message += f"; did you mean {near}://?"
     if scheme in SCHEMES:
         message += f"; {scheme}:// is where one server is"
     elif scheme == "memory":
@@ -76,6 +80,17 @@ def is_registry_url(text: object, *, openers: Mapping[str, Opener] = MappingProx
     return scheme in openers or scheme in BUILT_IN or any(entry.name == scheme for entry in _entry_points())
 
 
+def registry_schemes(*, openers: Mapping[str, Opener] = MappingProxyType({})) -> list[str]:
+    """All schemes that `open_registry` knows, in order."""
+    installed = {entry.name for entry in _entry_points()} - set(SCHEMES)
+    return sorted({*openers, *BUILT_IN, *installed})
+
+
+def near_scheme(url: str, schemes: Sequence[str]) -> str:
+    """The scheme that a URL was probably meant to have; empty where none is like it."""
+    return next(iter(difflib.get_close_matches(_scheme(url), schemes, n=1)), "")
+
+
 def _scheme(url: str) -> str:
     return url.partition("://")[0].lower() if "://" in url else ""
 
@@ -92,9 +107,35 @@ def _built_in(scheme: str) -> Opener | None:
 def _installed(scheme: str) -> Opener | None:
     for entry in _entry_points():
         if entry.name == scheme and scheme not in SCHEMES:
-            opener: Opener = entry.load()
-            return opener
+            return _loaded(entry)
     return None
+
+
+def _loaded(entry: EntryPoint) -> Opener:
+    """What an entry point leads to, whose faults name it: they are not ours, nor the URL's."""
+    brought_by = f" of {entry.dist.name}" if entry.dist is not None else ""
+    named = f"{entry.name}:// is opened by {entry.value!r}, an entry point{brought_by} in {GROUP}"
+    try:
+        load: Opener = entry.load()
+    except Exception as error:
+        raise ImportError(f"{named}, which cannot be loaded: {_told(error)}") from error
+
+    def opener(url: str) -> Registry:
+        try:
+            return load(url)
+        except ValueError:
+            raise  # about the URL, as `Opener` has it
+        except ImportError as error:
+            raise ImportError(f"{named}, which lacks something: {_told(error)}", name=error.name) from error
+        except Exception as error:
+            raise ValueError(f"{named}, which failed: {_told(error)}") from error
+
+    return opener
+
+
+def _told(error: Exception) -> str:
+    said = str(error)
+    return said if said and isinstance(error, ImportError) else f"{type(error).__name__}: {said}".rstrip(": ")
 
 
 def _entry_points() -> EntryPoints:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import random
 from collections.abc import AsyncIterator, Collection
 from typing import Any, cast
@@ -15,7 +17,8 @@ from typing import Any, cast
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, InvalidResponse, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from rpcfw.registry.redis_scripts import PUT, READ, REMOVE, SERVICES, channel_of, keys_of, services_of
 from rpcfw.registry.registration import MAX_REGISTRATION_BYTES, Registration
@@ -28,6 +31,7 @@ SILENCE_S = 5.0
 _AT_ONCE = 4
 """Requests under way at a time; each has a connection."""
 _OWNER_BITS = 64
+_WHAT = "is it a Redis server, with TLS (rediss://) or not?"
 
 
 class Server:
@@ -104,7 +108,24 @@ class Server:
         except TimeoutError:
             raise Away(f"redis at {self._name} does not answer in time") from None
         except (RedisError, OSError) as error:
-            raise Away(f"redis at {self._name}: {error or type(error).__name__}") from error
+            raise Away(f"redis at {self._name}{_trouble(error)}") from error
+
+
+def _trouble(error: RedisError | OSError) -> str:
+    """Why it does not do what it is asked, and the mend."""
+    cause = error if isinstance(error, OSError) else error.__context__
+    if isinstance(cause, OSError) and cause.errno:
+        why = os.strerror(cause.errno).lower()
+        check = "check that Redis runs and listens exactly there"
+        if cause.errno in (errno.ECONNRESET, errno.EPIPE):
+            check = _WHAT
+        return f" cannot be reached: {why}; {check}"
+    if isinstance(error, AuthenticationError):
+        return f" refuses this user: {error}; give user and password in the URL: redis://USER:PASSWORD@HOST"
+    said = str(error).rstrip(".") or type(error).__name__
+    if isinstance(error, RedisConnectionError | InvalidResponse):
+        return f": {said[0].lower()}{said[1:]}; {_WHAT}"
+    return f": {error or type(error).__name__}"
 
 
 class Changes:

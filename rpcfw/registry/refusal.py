@@ -10,13 +10,17 @@ from rpcfw.errors import Code, RpcError
 
 
 class Refused(AbstractAsyncContextManager[None]):
-    """A registration that cannot be made. Entering raises RpcError FAILED_PRECONDITION with the message given."""
+    """A registration that cannot be made. Entering raises RpcError FAILED_PRECONDITION with the message given.
+
+    Attributes:
+        message: why, and where to write instead.
+    """
 
     def __init__(self, message: str) -> None:
-        self._message = message
+        self.message = message
 
     async def __aenter__(self) -> NoReturn:
-        raise RpcError(Code.FAILED_PRECONDITION, self._message, executed=False)
+        raise RpcError(Code.FAILED_PRECONDITION, self.message, executed=False)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

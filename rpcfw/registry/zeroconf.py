@@ -29,7 +29,10 @@ log = logging.getLogger("rpcfw.registry")
 TTL_S = 15.0
 TIMEOUT_S = 5.0
 SETTLING_S = 1.0
-"""After the first question all who are there have answered: they may wait half a second to do so in company."""
+"""So long after the first question it is known that nobody is there who offers what is watched."""
+_ROUND_S = 0.08
+_ROUNDS = 3
+"""All who are there have answered when a round of waiting, after so many, brings nobody new: they answer at once."""
 _ASKED_AGAIN_S = 2.0
 _ASKED_EVERY_S = 30.0
 """Servers repeat themselves anyway; asking now and then shows whether the network still works."""
@@ -127,7 +130,10 @@ class ZeroconfRegistry:
         return self._upkeep.register(registration)
 
     def watch(self, service: str) -> AsyncGenerator[frozenset[Registration], None]:
-        """See `Registry.watch`. That nobody is there is known `SETTLING_S` after the first question."""
+        """See `Registry.watch`. The first snapshot is whole: it is shown when all have had time to answer.
+
+        That is a quarter of a second after the first question, or `SETTLING_S` when nobody offers the service.
+        """
         return self._board.watch(service)
 
     async def services(self) -> frozenset[str]:
@@ -187,7 +193,7 @@ class ZeroconfRegistry:
         changed, self._changed = self._changed, set()
         for service in changed:
             found = self._table.of(service)
-            if found or self._settled.is_set():
+            if self._settled.is_set() or (found and self.problem):
                 self._board.publish(service, found)
 
     # ------------------------------------------------------------------------------------ asking and forgetting
@@ -198,22 +204,39 @@ class ZeroconfRegistry:
 
     async def _ask_and_forget(self, rng: random.Random) -> None:
         pauses = Pauses(rng)
-        waits_s = iter((SETTLING_S, _ASKED_AGAIN_S))
+        waits_s = iter((_ASKED_AGAIN_S,))
         loop = asyncio.get_running_loop()
         while True:
             try:
                 await self._ask()
             except Away as away:
                 self._problems.report("looking", str(away))
+                self._publish(set(self._board.watched()))
                 self._table.freeze(loop.time() + self._ttl_s)
                 await asyncio.sleep(pauses.next_s())
                 continue
             pauses.reset()
             self._problems.report("looking", "")
-            await self._forget_until(loop.time() + next(waits_s, _ASKED_EVERY_S * rng.uniform(0.8, 1.0)))
             if not self._settled.is_set():
-                self._settled.set()
-                self._publish(set(self._board.watched()))
+                await self._settle()
+            await self._forget_until(loop.time() + next(waits_s, _ASKED_EVERY_S * rng.uniform(0.8, 1.0)))
+
+    async def _settle(self) -> None:
+        """Wait until all who are there have answered. Ask again at growing distances, for packets get lost."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SETTLING_S
+        waited = 0
+        while loop.time() < until:
+            known = len(self._table)
+            await self._forget_until(min(loop.time() + _ROUND_S, until))
+            waited += 1
+            found = len(self._table) and all(map(self._table.of, self._board.watched()))
+            if waited >= _ROUNDS and found and len(self._table) == known:
+                break
+            if not waited & (waited - 1):
+                self._ask_at_once()
+        self._settled.set()
+        self._publish(set(self._board.watched()))
 
     async def _ask(self) -> None:
         """Ask who is there, and see whether the question at least is heard. Raises `Away`."""
@@ -222,7 +245,10 @@ class ZeroconfRegistry:
         for _ in range(3):
             asked_at = loop.time()
             self._network.asked.clear()
-            self._network.ask()
+            if self._settled.is_set():
+                self._network.ask()
+            else:
+                self._ask_at_once()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEARD_S):
                     await self._network.asked.wait()
@@ -231,6 +257,9 @@ class ZeroconfRegistry:
                 return
         await self._network.close()
         raise Away(self._network.unheard)
+
+    def _ask_at_once(self) -> None:
+        self._network.ask_at_once(self._table.left_s(asyncio.get_running_loop().time()))
 
     async def _forget_until(self, until: float) -> None:
         """Forget what was not repeated in time, until it is time to ask again."""

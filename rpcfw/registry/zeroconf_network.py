@@ -21,7 +21,9 @@ from zeroconf._protocol.incoming import DNSIncoming
 from zeroconf._protocol.outgoing import DNSOutgoing
 from zeroconf.asyncio import AsyncZeroconf
 
+from rpcfw.chance import new_rng
 from rpcfw.registry.remote import Away
+from rpcfw.registry.zeroconf_question import Asker
 from rpcfw.registry.zeroconf_records import MARK, TYPE, Address, Said, label_in
 
 ALL = "all"
@@ -51,6 +53,7 @@ class Network:
         self._heard = heard
         self._overrun = overrun
         self._zeroconf: AsyncZeroconf | None = None
+        self._asker = Asker(lambda data, source: self.receive(data, source, _nothing), new_rng())
         self._opening = asyncio.Lock()
         self._networks: tuple[Network_, ...] = ()
         self._budget = float(BURST)
@@ -83,14 +86,23 @@ class Network:
                 for reader in opened.zeroconf.engine.readers:
                     inner = reader.transport.get_protocol()
                     reader.transport.set_protocol(_Gate(self, inner))
+                await self._open_asker(opened)
             except BaseException:
                 await opened.async_close()
                 raise
             self._zeroconf = opened
 
+    async def _open_asker(self, opened: AsyncZeroconf) -> None:
+        senders = [sender.transport.get_extra_info("socket") for sender in opened.zeroconf.engine.senders]
+        try:
+            await self._asker.open(senders)
+        except OSError as error:
+            raise Away(f"multicast DNS on {self.interface} does not work: {error}; {_MEND}") from error
+
     async def close(self) -> None:
         """Close the sockets. May be called again; it can be opened again."""
         async with self._opening:
+            self._asker.close()
             opened, self._zeroconf = self._zeroconf, None
             if opened is not None:
                 opened.zeroconf.registry.async_remove(opened.zeroconf.registry.async_get_service_infos())
@@ -110,8 +122,13 @@ class Network:
             self._zeroconf.zeroconf.registry.async_remove(info)
             self.send(self._zeroconf.zeroconf.generate_service_broadcast(info, 0))
 
+    def ask_at_once(self, known: Mapping[str, float]) -> None:
+        """Ask who is there beside those known, see `Asker.ask`, to be answered whoever else has just been answered."""
+        if self._zeroconf is not None:
+            self._asker.ask(known)
+
     def ask(self) -> None:
-        """Ask who is there."""
+        """Ask who is there, to be answered for all to hear: for one who can wait."""
         out = DNSOutgoing(0)
         out.add_question(DNSQuestion(TYPE, _TYPE_PTR, _CLASS_IN))
         self.send(out)
@@ -158,6 +175,10 @@ class Network:
             return False
         self._budget -= 1
         return True
+
+
+def _nothing() -> None:
+    """The answer to a question at a port that is not for questions."""
 
 
 class _Gate(asyncio.DatagramProtocol):

@@ -74,6 +74,10 @@ class Table:
         entry = self._entries.get(label)
         return None if entry is None else (entry.parts.txt or b"", entry.until)
 
+    def left_s(self, now: float) -> dict[str, float]:
+        """The labels that are known, and for how many seconds each is still believed."""
+        return {label: entry.until - now for label, entry in self._entries.items()}
+
     def __len__(self) -> int:
         return len(self._entries) + len(self._incomplete)
 

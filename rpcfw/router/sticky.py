@@ -14,6 +14,7 @@ from rpcfw.balancer.keys import Key
 from rpcfw.balancer.policy import Node
 from rpcfw.call import Call
 from rpcfw.chance import new_rng
+from rpcfw.mistakes import check_function, check_number
 from rpcfw.router.derived import Derived
 
 MAX_KEYS = 10_000
@@ -31,8 +32,8 @@ class Sticky:
     """
 
     def __init__(self, key: Key, *, max_keys: int = MAX_KEYS, rng: random.Random | None = None) -> None:
-        if not callable(key):
-            raise TypeError(f'key={key!r} is not a function of a call: write by_metadata("session")')
+        check_function(key, "key", "a call", 'by_metadata("session")')
+        check_number(max_keys, "max_keys")
         if max_keys < 1:
             raise ValueError(f"max_keys={max_keys!r} must be at least 1")
         self._key = key

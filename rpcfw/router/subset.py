@@ -13,6 +13,7 @@ from heapq import nsmallest
 
 from rpcfw.balancer.policy import Node
 from rpcfw.call import Call
+from rpcfw.mistakes import check_number, check_text
 from rpcfw.router.derived import Derived, weighted
 
 
@@ -48,6 +49,8 @@ class Subset:
     """
 
     def __init__(self, client_id: str, size: int = 20) -> None:
+        check_text(client_id, "client_id", 'Subset("client-7")')
+        check_number(size, "size")
         if not client_id:
             raise ValueError(
                 "Subset needs a client_id: with the same one, all clients would use the same nodes"

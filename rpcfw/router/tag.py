@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rpcfw.balancer.policy import Node
 from rpcfw.call import Call
+from rpcfw.mistakes import check_text
 from rpcfw.router.derived import Derived, weighted
 
 
@@ -22,6 +23,8 @@ class ByTag:
     """
 
     def __init__(self, metadata: str = "tag", *, label: str = "tag", fallback: bool = True) -> None:
+        check_text(metadata, "metadata", 'ByTag("tag")')
+        check_text(label, "label", '"tag"')
         if not metadata or metadata != metadata.lower():
             raise ValueError(f"metadata={metadata!r}: names of metadata are lower-case text, not empty")
         self._metadata = metadata

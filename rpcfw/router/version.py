@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
@@ -9,8 +10,9 @@ from itertools import accumulate
 
 from rpcfw.balancer.keys import Key
 from rpcfw.balancer.policy import Node
-from rpcfw.call import Call
+from rpcfw.call import Call, Route
 from rpcfw.chance import new_rng
+from rpcfw.mistakes import check_function, check_mapping, check_number, check_text
 from rpcfw.router.derived import Derived, weighted
 
 _MAX_PARTS = 4
@@ -26,6 +28,9 @@ class ByVersion:
     """
 
     def __init__(self, version: str = "", *, metadata: str | None = None) -> None:
+        check_text(version, "version", 'ByVersion("2")')
+        if metadata is not None:
+            check_text(metadata, "metadata", '"x-version"')
         if metadata is not None and (not metadata or metadata != metadata.lower()):
             raise ValueError(f"metadata={metadata!r}: names of metadata are lower-case text, not empty")
         if not version and metadata is None:
@@ -59,7 +64,11 @@ class Canary:
     def __init__(
         self, shares: Mapping[str, float], *, key: Key | None = None, rng: random.Random | None = None
     ) -> None:
+        check_mapping(shares, "shares", 'Canary({"2.0": 0.05})')
+        if key is not None:
+            check_function(key, "key", "a call", 'by_metadata("user")')
         for version, share in shares.items():
+            check_number(share, f"Canary: the share of {version!r}")
             if not 0 <= share <= 1:
                 raise ValueError(f"Canary: the share of {version!r} is {share!r}; it must be from 0 to 1")
         if not shares or sum(shares.values()) > 1 + 1e-9:
@@ -81,7 +90,11 @@ class Canary:
             if rest < 0:
                 if version in by_version:
                     return by_version[version]
+                if call.route is not None:
+                    _note(call.route, f"it falls to version {version}, of which no node is there")
                 break
+        if call.route is not None and None not in by_version:
+            _note(call.route, "no node of another version is there, so any node may take it")
         return by_version.get(None, nodes)
 
     def _group(self, nodes: Sequence[Node]) -> Mapping[str | None, Sequence[Node]]:
@@ -90,6 +103,10 @@ class Canary:
         for node in weighted(nodes):
             groups.setdefault(node.version if node.version in self._shares else None, []).append(node)
         return groups
+
+
+def _note(route: Route, what: str) -> None:
+    route.note(asyncio.get_running_loop().time(), "router", f"Canary: {what}")
 
 
 def _by_prefix(nodes: Sequence[Node]) -> Mapping[str, Sequence[Node]]:

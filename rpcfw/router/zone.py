@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from rpcfw.balancer.policy import Node
 from rpcfw.call import Call
+from rpcfw.mistakes import check_number, check_text
 from rpcfw.router.derived import Derived, weighted
 
 
@@ -25,6 +27,10 @@ class PreferZone:
     """
 
     def __init__(self, zone: str, *, label: str = "zone", min_nodes: int = 1, min_share: float = 0.5) -> None:
+        check_text(zone, "zone", 'PreferZone("eu")')
+        check_text(label, "label", '"zone"')
+        check_number(min_nodes, "min_nodes")
+        check_number(min_share, "min_share")
         if not zone:
             raise ValueError("PreferZone needs the name of the zone that this client is in")
         if min_nodes < 1:
@@ -39,12 +45,19 @@ class PreferZone:
 
     def route(self, nodes: Sequence[Node], call: Call) -> Sequence[Node]:
         """The nodes of the zone, or all."""
-        return self._near.of(nodes)
+        near, why_not = self._near.of(nodes)
+        if why_not and call.route is not None:
+            call.route.note(asyncio.get_running_loop().time(), "router", why_not)
+        return near
 
-    def _choose(self, nodes: Sequence[Node]) -> Sequence[Node]:
+    def _choose(self, nodes: Sequence[Node]) -> tuple[Sequence[Node], str]:
+        """The nodes, and why they are not those of the zone."""
         serving = weighted(nodes)
         zones = {zone for node in serving if (zone := node.labels.get(self._label))}
         near = [node for node in serving if node.labels.get(self._label) == self._zone]
         even = len(serving) / max(1, len(zones))
         enough = len(near) >= self._min_nodes and len(near) >= self._min_share * even
-        return near if enough and len(near) < len(nodes) else nodes
+        if not enough:
+            few = f"{len(near)} of {len(serving)} nodes are in {self._zone!r}"
+            return nodes, f"PreferZone: {few}, too few for its calls, so any node may take it"
+        return (near if len(near) < len(nodes) else nodes), ""

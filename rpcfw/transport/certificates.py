@@ -25,9 +25,9 @@ TLS_LABELS = ("ca", "cert", "key", "verify_client", "hostname")
 registry."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class TlsConfig:
-    """What one side shows and whom it trusts.
+    """What one side shows and whom it trusts. Files may be given as text; the attributes are paths.
 
     Attributes:
         certificate: PEM file of the chain this side shows, its own certificate first; a server must have one.
@@ -38,13 +38,35 @@ class TlsConfig:
             host.
     """
 
-    certificate: Path | None = None
-    key: Path | None = None
-    ca: Path | None = None
-    require_client_certificate: bool = False
-    server_hostname: str | None = None
+    certificate: Path | None
+    key: Path | None
+    ca: Path | None
+    require_client_certificate: bool
+    server_hostname: str | None
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        certificate: Path | str | None = None,
+        key: Path | str | None = None,
+        ca: Path | str | None = None,
+        require_client_certificate: bool = False,
+        server_hostname: str | None = None,
+    ) -> None:
+        """See the attributes.
+
+        Raises:
+            TypeError: a file is neither a path nor text.
+            ValueError: one thing is given without what belongs to it.
+        """
+        # written out, since what is taken is wider than what is kept
+        for name, value in (
+            ("certificate", _file("certificate", certificate)),
+            ("key", _file("key", key)),
+            ("ca", _file("ca", ca)),
+            ("require_client_certificate", require_client_certificate),
+            ("server_hostname", server_hostname),
+        ):
+            object.__setattr__(self, name, value)
         if self.key is not None and self.certificate is None:
             raise ValueError(f"key={str(self.key)!r} lacks its certificate: give cert= as well")
         if self.require_client_certificate and self.ca is None:
@@ -193,6 +215,16 @@ def _escaped(value: str) -> str:
 
 def _path(label: str | None) -> Path | None:
     return Path(label) if label else None
+
+
+def _file(name: str, given: Path | str | None) -> Path | None:
+    if given is None:
+        return None
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+        raise TypeError(
+            f"{name}={given!r} is not the path of a file: give one of a PEM file, such as 'ca.pem'"
+        )
+    return Path(given)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

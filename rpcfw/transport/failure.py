@@ -114,7 +114,7 @@ def _certificate_check(verify_code: int) -> str:
         return "connect by a name the certificate holds, or say which with hostname="
     if verify_code in (_EXPIRED, _NOT_YET_VALID):
         return "renew the server's certificate, and check both clocks"
-    return "say with ca= which root signed it"
+    return "say with ca=, or TlsConfig(ca=...), which root signed it"
 
 
 def _handshake_check(reason: str) -> str:

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import ssl
 from types import MappingProxyType
 
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.transport.certificates import TLS_LABELS, FollowingContext, TlsConfig
+from rpcfw.transport.failure import unreachable
 from rpcfw.transport.link import Link, Listener, ReceiverFactory
 from rpcfw.transport.opening import open_link
 from rpcfw.transport.tcp import ServerSockets
+
+_UNTRUSTED = frozenset({2, 18, 19, 20, 21})
+"""OpenSSL's X509_V_ERR codes for a chain that ends at no root of ours: unknown or self-signed issuers."""
 
 
 class TlsTransport:
@@ -61,14 +66,16 @@ class TlsTransport:
             raise RpcError(Code.FAILED_PRECONDITION, message, origin=Origin.LOCAL, executed=False) from error
         # a registry over a network cannot say this label (rpcfw.registry.public); DNS and files of this host can
         hostname = config.server_hostname or endpoint.labels.get("hostname") or endpoint.host
-        return await open_link(
-            endpoint,
-            self._connect_timeout_s,
-            receiver,
-            lambda factory: loop.create_connection(
-                factory, endpoint.host, endpoint.port, ssl=context, server_hostname=hostname
-            ),
-        )
+
+        async def dial(factory: ReceiverFactory) -> tuple[asyncio.Transport, object]:
+            try:
+                return await loop.create_connection(
+                    factory, endpoint.host, endpoint.port, ssl=context, server_hostname=hostname
+                )
+            except ssl.SSLCertVerificationError as error:
+                raise unreachable(endpoint, error, self._trust_check(error.verify_code)) from error
+
+        return await open_link(endpoint, self._connect_timeout_s, receiver, dial)
 
     async def listen(self, endpoint: Endpoint, receiver: ReceiverFactory) -> Listener:
         """Accept links; connection_made follows the handshake.
@@ -83,6 +90,17 @@ class TlsTransport:
         sockets = ServerSockets(self._reuse_port, self._backlog, context, self._handshake_timeout_s)
         public = {name: value for name, value in endpoint.labels.items() if name not in TLS_LABELS}
         return await sockets.listen(dataclasses.replace(endpoint, labels=MappingProxyType(public)), receiver)
+
+    def _trust_check(self, verify_code: int) -> str | None:
+        """The mend where nobody who is trusted here signed the certificate; None for what else is wrong with it."""
+        if verify_code not in _UNTRUSTED:
+            return None
+        if self._config is not None:
+            return "say with TlsConfig(ca=...) which root signed it"
+        return (
+            "say with ca= in its URL which root signed it; where a registry gives the address, with --ca, "
+            'transports={"tls": TlsTransport(TlsConfig(ca=...))}, or SSL_CERT_FILE of the environment'
+        )
 
     def _client_context(self, config: TlsConfig) -> FollowingContext:
         # One per set of files: the system's roots take some 20 ms to load.

@@ -61,6 +61,8 @@ VERSION: Final = 1
 BY_NAME: Final = 0
 """The method id of a request that names its method in the metadata entry `METHOD_NAME` instead."""
 METHOD_NAME: Final = ":method"
+KEY: Final = ":key"
+"""In the metadata of a call that is to run once, however often it comes."""
 MEMORY: Final = ":memory"
 """In the metadata of a call that comes again: the only memory of calls that may take it."""
 MAX_STREAM_ID: Final = 0xFFFF_FFFF

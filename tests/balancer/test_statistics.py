@@ -9,8 +9,8 @@ import pytest
 from rpcfw.balancer import Statistics
 
 
-def test_a_slow_call_shows_at_once_and_fast_ones_pull_it_down_over_ten_seconds() -> None:
-    statistics = Statistics()
+def test_a_slow_call_shows_at_once_and_fast_ones_pull_it_down_over_the_decay() -> None:
+    statistics = Statistics(decay_s=10.0)
     statistics.succeeded(100.0, 0.01)
     statistics.succeeded(100.0, 1.0)
     assert statistics.latency_s(100.0) == 1.0
@@ -18,8 +18,16 @@ def test_a_slow_call_shows_at_once_and_fast_ones_pull_it_down_over_ten_seconds()
     assert statistics.latency_s(110.0) == pytest.approx(0.01 + 0.99 * math.exp(-1.0))
 
 
+def test_failing_fast_keeps_the_latency_from_fading() -> None:
+    statistics = Statistics(decay_s=1.0)
+    statistics.succeeded(100.0, 0.5)
+    for second in range(1, 20):
+        statistics.failed(100.0 + second, 0.001)
+        assert statistics.latency_s(100.0 + second) == 0.5
+
+
 def test_the_latency_fades_while_nothing_is_observed() -> None:
-    statistics = Statistics()
+    statistics = Statistics(decay_s=10.0)
     assert statistics.latency_s(100.0) == 0.0
     statistics.succeeded(100.0, 1.0)
     assert statistics.latency_s(120.0) == pytest.approx(math.exp(-2.0))
@@ -63,8 +71,7 @@ def test_failures_in_a_row_end_with_a_success() -> None:
 def test_failing_fast_makes_no_node_look_fast_and_failing_slowly_makes_it_slow() -> None:
     statistics = Statistics()
     statistics.succeeded(100.0, 0.5)
-    faded_s = statistics.latency_s(105.0)
     statistics.failed(105.0, 0.001)
-    assert statistics.latency_s(105.0) == faded_s
+    assert statistics.latency_s(105.0) == 0.5, "nor does it fade while a node fails"
     statistics.failed(105.0, 2.0)
     assert statistics.latency_s(105.0) == 2.0

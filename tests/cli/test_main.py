@@ -68,3 +68,10 @@ def test_help_needs_neither_the_generator_nor_the_engines_of_commands() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
     )
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("arguments", [["run", "a.py", "--weight", "heavy"], ["list", "--timeout", "heavy"]])
+def test_a_value_that_cannot_be_read_is_shown(rpcfw: Rpcfw, arguments: list[str]) -> None:
+    done = rpcfw(*arguments)
+    assert done.code == 2
+    assert "'heavy'" in done.err

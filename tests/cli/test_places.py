@@ -124,6 +124,7 @@ def test_a_wildcard_address_is_not_listed_but_what_is_advertised_is(
     refused = start("run", "shop.py", *everywhere)
     assert refused.code() == 2
     assert "say where this server is with --advertise tcp://HOST:" in refused.text
+    assert "serving" not in refused.text
     running = start("run", "shop.py", *everywhere, "--advertise", "tcp://shop.test:7000?zone=b")
     running.wait_for("registered at")
     assert [entry["endpoint"] for entry in entries(listed)] == ["tcp://shop.test:7000?zone=b"]
@@ -135,7 +136,9 @@ def test_a_registry_that_takes_no_registrations_ends_it_with_the_reason(
 ) -> None:
     running = start("run", "shop.py", *FREE_PORT, *workers, "--register", "static://127.0.0.1:7000")
     assert running.code() == 1
+    assert "--register static://127.0.0.1:7000: tcp://127.0.0.1:" in running.text
     assert "cannot be registered: this list is fixed" in running.text
+    assert "serving" not in running.text
     assert "Traceback" not in running.text
 
 
@@ -158,6 +161,14 @@ def test_options_that_cannot_be_used_exit_with_2_before_anything_starts(
     done = rpcfw("run", "nothing.py", *FREE_PORT, *options, "--workers", "2")
     assert (done.code, done.out) == (2, "")
     assert said in done.err
+
+
+def test_the_hint_of_a_server_at_all_addresses_is_one_that_works(start: Start, rpcfw: Rpcfw) -> None:
+    running = start("run", "shop.py", "--listen", "tcp://0.0.0.0:0")
+    hint = running.wait_for("call it: ")
+    found = re.search(r"--endpoint (tcp://127\.0\.0\.1:\d+)$", hint)
+    assert found, hint
+    assert rpcfw("list", "-e", found[1]).code == 0
 
 
 def test_one_server_refuses_the_same_options(start: Start) -> None:
@@ -191,7 +202,8 @@ def test_a_taken_port_of_probes_is_told(start: Start) -> None:
         port = taken.getsockname()[1]
         running = start("run", "shop.py", *FREE_PORT, "--probes", f"127.0.0.1:{port}")
         assert running.code() == 1
-    assert f"cannot listen on tcp://127.0.0.1:{port}: address already in use" in running.text
+    said = f"--probes 127.0.0.1:{port}: probes cannot listen on 127.0.0.1:{port}: address already in use"
+    assert said in running.text
 
 
 SICK = """

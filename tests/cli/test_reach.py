@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import trustme
 
 from rpcfw.endpoint import Endpoint
 from rpcfw.registry import Registration
-from tests.cli.conftest import Rpcfw
+from tests.cli.conftest import Rpcfw, Start
 
 NOBODY = "tcp://127.0.0.1:1"
 
@@ -17,6 +18,16 @@ NOBODY = "tcp://127.0.0.1:1"
 def enlist(listed: Path, endpoint: str, service: str = "shop.Orders") -> None:
     registration = Registration(service, Endpoint.parse(endpoint), "2.1")
     (listed / f"{len([*listed.iterdir()])}").write_bytes(registration.to_json())
+
+
+@pytest.fixture
+def tls_shop(start: Start, tmp_path: Path) -> tuple[str, Path]:
+    """The address of a server behind TLS, and the file of its private authority."""
+    authority, ca = trustme.CA(), tmp_path / "private-ca.pem"
+    authority.cert_pem.write_to_path(ca)
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "own.pem")
+    running = start("run", "shop.py", "--listen", f"tls://127.0.0.1:0?cert={tmp_path}/own.pem")
+    return running.serving()[0], ca
 
 
 @pytest.fixture
@@ -94,6 +105,53 @@ def test_a_service_whose_servers_are_gone_exits_with_3(rpcfw: Rpcfw, listed: Pat
 @pytest.mark.parametrize("url", ["nowhere://", "static://", "file://here"])
 def test_a_url_that_cannot_be_used_exits_with_2(rpcfw: Rpcfw, url: str) -> None:
     assert rpcfw("list", "-e", url).code == 2
+
+
+def test_an_unknown_scheme_is_told_with_those_of_servers_and_registries(rpcfw: Rpcfw) -> None:
+    done = rpcfw("list", "-e", "zerconf://")
+    assert done.code == 2
+    assert "neither an endpoint nor a registry" in done.err
+    assert "tcp://" in done.err
+    assert done.err.rstrip().endswith("for a registry; did you mean zeroconf://?")
+
+
+def test_a_registry_that_cannot_be_asked_is_told_once(rpcfw: Rpcfw, caplog: pytest.LogCaptureFixture) -> None:
+    done = rpcfw("list", "-e", "file:///nowhere/services.toml")
+    assert done.err == "error: UNAVAILABLE: /nowhere/services.toml does not exist\n"
+    assert not caplog.records
+
+
+def test_a_registry_of_ours_that_is_away_is_named_once_with_the_mend(rpcfw: Rpcfw) -> None:
+    done = rpcfw("list", "-e", "rpcfw://127.0.0.1:1")
+    assert done.err == (
+        "error: UNAVAILABLE: the registry rpcfw://127.0.0.1:1 cannot be reached: connection refused; "
+        "is rpcfw registry running there?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [["call", "shop.Orders.get", "order_id=7"], ["list"], ["describe", "shop.Orders"]]
+)
+def test_servers_with_a_private_authority_are_reached_through_a_registry(
+    command: list[str], tls_shop: tuple[str, Path], rpcfw: Rpcfw, listed: Path
+) -> None:
+    address, ca = tls_shop
+    enlist(listed, address)
+    where = ("-e", f"folder://{listed}")
+    assert rpcfw(*command, *where, "--ca", str(ca)).code == 0
+    assert rpcfw(*command, "-e", address, "--ca", str(ca)).code == 0
+    done = rpcfw("services", "-r", f"folder://{listed}", "--ca", str(ca))
+    assert " SERVING " in done.out
+
+
+def test_files_for_tls_that_cannot_be_used_exit_with_2(rpcfw: Rpcfw, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing.pem"
+    assert rpcfw("list", "--ca", str(nothing)).code == 2
+    nothing.write_text("nothing")
+    done = rpcfw("list", "--ca", str(nothing))
+    assert done.code == 2
+    assert f"cannot use roots {nothing}" in done.err
+    assert "give --cert as well" in rpcfw("list", "--key", str(nothing)).err
 
 
 def test_why_tells_on_stderr_who_decided_what(at_list: Rpcfw, shop: str) -> None:

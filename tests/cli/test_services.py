@@ -241,6 +241,14 @@ def test_a_registry_that_cannot_be_asked_is_told(rpcfw: Rpcfw, shop: str, listed
     assert rpcfw("services", "-r", "tcp://127.0.0.1:7000").code == 2
 
 
+def test_a_watch_of_a_registry_that_is_away_says_so_and_not_that_nobody_is_there(start: Start) -> None:
+    for names in ([], ["shop.Orders"]):
+        running = start("services", *names, "--registry", "rpcfw://127.0.0.1:1", "--watch")
+        line = running.wait_for("cannot be asked: ")
+        assert "the registry rpcfw://127.0.0.1:1 cannot be reached: connection refused; is rpcfw" in line
+        assert "is registered" not in running.text
+
+
 def test_a_watch_prints_anew_what_has_changed(start: Start, shop: str, listed: Path) -> None:
     running = start("services", "shop.Orders", "--registry", f"folder://{listed}", "--watch")
     running.wait_for("no server of shop.Orders is registered")

@@ -551,8 +551,9 @@ async def test_a_registry_of_ones_own_is_closed_when_it_refuses() -> None:
 
 
 def test_a_weight_below_0_is_refused() -> None:
+    server = rpcfw.serve(listen="mem://nowhere")
     with pytest.raises(ValueError, match="weight=-1"):
-        rpcfw.register(None, "static://127.0.0.1:1", weight=-1)  # type: ignore[arg-type]
+        rpcfw.register(server, "static://127.0.0.1:1", weight=-1)
 
 
 # --------------------------------------------------------------------------------------------------- at large

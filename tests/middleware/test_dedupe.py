@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from rpcfw import Call, Code, MethodSpec, RpcError
@@ -188,6 +190,77 @@ async def test_a_result_too_large_to_keep_is_told_as_such_and_nothing_runs_again
     assert error.code is Code.ABORTED
     assert "its result of 4,003 bytes was not kept" in error.message
     assert len(fleet.calls) == 1
+
+
+# a key that comes with other arguments
+
+
+@virtual_time
+async def test_a_key_that_comes_with_other_arguments_is_refused_and_nothing_runs() -> None:
+    fleet = Fleet(a=counted())
+    handler = Dedupe()(fleet)
+    assert await handler(keyed("order 4711")) == "run 1"
+    other = msgspec.structs.replace(keyed("order 4711"), arguments=(2,))
+    error = await outcome(handler, other)
+    assert (error.code, error.executed) == (Code.INVALID_ARGUMENT, False)
+    assert "the key 'order 4711' belongs to a call with other arguments" in error.message
+    assert "a key of its own" in error.message
+    assert await handler(keyed("order 4711")) == "run 1"
+    assert len(fleet.calls) == 1
+
+
+@virtual_time
+async def test_also_while_the_first_still_runs_and_after_it_failed_or_was_too_large_to_keep() -> None:
+    for act in (counted(), fails(Code.NOT_FOUND, "none", after_s=0.1), answers("x" * 4000, 0.1)):
+        fleet = Fleet(a=act)
+        handler = Dedupe(max_bytes=4000)(fleet)
+        other = msgspec.structs.replace(keyed(b"\xff"), arguments=(2,))
+        first, joined = await asyncio.gather(outcome(handler, keyed(b"\xff")), outcome(handler, other))
+        later = await outcome(handler, other)
+        assert {joined.code, later.code} == {Code.INVALID_ARGUMENT}
+        assert "the key b'\\xff' belongs" in later.message
+        assert "other arguments" not in str(first)
+        assert len(fleet.calls) == 1
+
+
+@virtual_time
+@pytest.mark.parametrize(
+    ("one", "same"),
+    [
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        ({3, 70_000, -1}, {-1, 3, 70_000}),
+        ({1: "x"}, {1: "x"}),  # names alone are put in order
+        (Decimal("1.0"), Decimal("1.0")),
+        (object(), object()),  # what cannot travel has not travelled
+    ],
+)
+async def test_equal_arguments_are_the_same_in_whatever_order_they_came(one: Any, same: Any) -> None:
+    handler = Dedupe()(Fleet(a=counted()))
+    for arguments in ((one,), (same,)):
+        call = msgspec.structs.replace(keyed("k"), arguments=arguments)
+        assert await handler(call) == "run 1"
+
+
+@virtual_time
+async def test_arguments_that_the_handler_changes_are_those_that_came() -> None:
+    async def act(call: Call) -> str:
+        call.arguments[0].append("milk")
+        return "done"
+
+    handler = Dedupe()(Fleet(a=act))
+    for _ in range(2):
+        assert await handler(msgspec.structs.replace(keyed("k"), arguments=(["tea"],))) == "done"
+
+
+@virtual_time
+async def test_a_store_that_keeps_no_digest_answers_as_it_can() -> None:
+    class Forgetful(DedupeMemory):
+        async def finish(self, key: bytes, method: MethodSpec, outcome: Outcome) -> None:
+            await super().finish(key, method, Outcome(outcome.result, outcome.error))
+
+    handler = Dedupe(store=Forgetful())(Fleet(a=counted()))
+    for number in (1, 2):
+        assert await handler(msgspec.structs.replace(keyed("k"), arguments=(number,))) == "run 1"
 
 
 # calls that come again

@@ -129,3 +129,57 @@ async def test_a_drain_ends_what_still_runs_for_a_caller_whose_connection_broke(
         began = asyncio.get_running_loop().time()
     assert server.running == 0
     assert asyncio.get_running_loop().time() - began < 4.1
+
+
+@pytest.mark.parametrize("names", [("one",), ("one", "two")])
+def test_an_outage_as_long_as_the_deadline_allows_is_outlasted_by_a_call_with_a_key(
+    names: tuple[str, ...],
+) -> None:
+    async def scenario(simulation: Simulation) -> None:
+        taken: Counter[int] = Counter()
+        for name in names:
+            till(simulation, name, taken, Dedupe)
+        keyed: list[Middleware] = [DedupeKeys(), Retry()]
+        endpoints = [f"tcp://{name}:7000" for name in names]
+        async with rpcfw.connect(*endpoints, timeout_s=120.0, middleware=keyed) as client:
+            calling = asyncio.ensure_future(client.stub(Till).take(1))
+            await asyncio.sleep(0.1)
+            for name in names:
+                simulation.partition(name, "test")
+            await asyncio.sleep(90)
+            simulation.heal()
+            assert await calling == 10
+        assert taken == {1: 1}
+
+    simulate(scenario, seed=1)
+
+
+def test_a_key_of_ones_own_is_refused_to_another_call_through_a_real_server() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        taken: Counter[int] = Counter()
+        till(simulation, "shop", taken, Dedupe)
+        async with rpcfw.connect("tcp://shop:7000") as client:
+            stub = rpcfw.with_options(client.stub(Till), metadata={":key": "order 4711"})
+            assert [await stub.take(1), await stub.take(1)] == [10, 10]
+            with pytest.raises(
+                RpcError, match="'order 4711' belongs to a call with other arguments"
+            ) as caught:
+                await stub.take(2)
+            assert (caught.value.code, caught.value.executed) == (Code.INVALID_ARGUMENT, False)
+        assert taken == {1: 1}
+
+    simulate(scenario, seed=1)
+
+
+def test_a_key_of_ones_own_is_not_sent_to_a_server_that_remembers_nothing() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        taken: Counter[int] = Counter()
+        till(simulation, "shop", taken)
+        async with rpcfw.connect("tcp://shop:7000") as client:
+            stub = rpcfw.with_options(client.stub(Till), metadata={":key": "order 4711"})
+            with pytest.raises(RpcError, match="does not remember calls, so the key 'order 4711'") as caught:
+                await stub.take(1)
+            assert (caught.value.code, caught.value.executed) == (Code.FAILED_PRECONDITION, False)
+        assert not taken
+
+    simulate(scenario, seed=1)

@@ -8,17 +8,19 @@ Messages may arrive long after their sender has given the link up, as they do wh
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 import random
 from typing import Any
 
 import pytest
 
-from rpcfw import Call, Code, Middleware, Origin, RpcError
-from rpcfw.call import chain
+from rpcfw import Call, Code, Handler, Middleware, Origin, RpcError
+from rpcfw.call import Route, chain, pack_metadata
 from rpcfw.limiter.budget import RetryBudget
-from rpcfw.middleware import Dedupe, DedupeKeys, DedupeMemory, Retry, dedupe, dedupe_keys, retry
+from rpcfw.middleware import Dedupe, DedupeKeys, DedupeMemory, Hedge, Retry, dedupe, dedupe_keys, retry
 from tests.calls.virtual import virtual_time
-from tests.middleware.fleet import call_of
+from tests.middleware.fleet import call_of, outcome, told
 
 
 class Exchange:
@@ -203,7 +205,15 @@ async def test_a_lost_reply_costs_nothing_where_the_server_remembers() -> None:
         boot.die()
 
 
-async def lose_then(after: Any, *, key: bool, **details: Any) -> tuple[Any, list[Call]]:
+async def lose_then(
+    after: Any,
+    *,
+    key: bool,
+    timeout_s: float = 10.0,
+    route: Route | None = None,
+    retry_: Retry | None = None,
+    **details: Any,
+) -> tuple[Any, list[Call]]:
     """A call whose first attempt is lost at node `a`, and what becomes of it."""
     calls: list[Call] = []
 
@@ -215,9 +225,11 @@ async def lose_then(after: Any, *, key: bool, **details: Any) -> tuple[Any, list
             raise error
         return await after(call)
 
-    middleware: list[Middleware] = [DedupeKeys(), Retry()] if key else [Retry()]
+    retries = retry_ or Retry()
+    middleware: list[Middleware] = [DedupeKeys(), retries] if key else [retries]
     try:
-        return await chain(middleware, network)(call_of("place", 1)), calls
+        call = call_of("place", 1, timeout_s=timeout_s, route=route)
+        return await chain(middleware, network)(call), calls
     except RpcError as error:
         return error, calls
 
@@ -271,15 +283,118 @@ async def test_a_refusal_by_another_memory_says_that_nobody_knows() -> None:
 
 @virtual_time
 async def test_once_it_may_have_run_a_call_stays_with_its_server_whatever_comes() -> None:
-    async def unreachable(call: Call) -> Any:
+    result, calls = await lose_then(unreachable, key=True, memory="m1")
+    assert [call.route and call.route.pinned for call in calls] == [None, *["a"] * (len(calls) - 1)]
+    assert len(calls) > 3
+    assert (result.code, result.executed) == (Code.UNAVAILABLE, None)
+
+
+@virtual_time
+async def test_the_error_of_a_lost_call_says_once_that_its_server_does_not_remember() -> None:
+    hint = "its server does not remember calls: give the server middleware=[Dedupe()]"
+    result, _ = await lose_then(answer, key=True)
+    assert result.message.count(hint) == 1
+
+    async def lost_again(call: Call) -> Any:
+        raise result  # a Retry of each of two hops
+
+    error = await outcome(
+        Retry()(lost_again), call_of("place", 1, metadata_bytes=pack_metadata({":key": "k"}))
+    )
+    assert error.message.count(hint) == 1
+
+    async def failed(call: Call) -> Any:
+        raise RpcError(Code.UNAVAILABLE, "the database is away", origin=Origin.REMOTE, executed=True)
+
+    error = await outcome(Retry()(failed), call_of("place", 1, metadata_bytes=pack_metadata({":key": "k"})))
+    assert error.message == "the database is away"
+
+
+async def unreachable(call: Call) -> Any:
+    """The only server that may take it is away."""
+    await asyncio.sleep(1.0)
+    raise RpcError(Code.UNAVAILABLE, "not connected", origin=Origin.CONNECTION, executed=False)
+
+
+@virtual_time
+async def test_what_may_have_run_is_asked_for_until_the_deadline_however_many_attempts_that_takes() -> None:
+    back_at = asyncio.get_running_loop().time() + 100.0
+
+    async def away_for_long(call: Call) -> Any:
+        if asyncio.get_running_loop().time() < back_at:
+            await unreachable(call)
+        return "A"
+
+    result, calls = await lose_then(away_for_long, key=True, timeout_s=120.0, memory="m1")
+    assert result == "A"
+    assert 50 < len(calls) < 110
+    result, calls = await lose_then(unreachable, key=True, timeout_s=20.0, memory="m1")
+    assert (result.code, result.executed) == (Code.UNAVAILABLE, None)
+    assert len(calls) > 10
+
+
+@virtual_time
+async def test_what_may_have_run_is_not_asked_for_without_a_pause() -> None:
+    async def refuse(call: Call) -> Any:
         raise RpcError(Code.UNAVAILABLE, "not connected", origin=Origin.CONNECTION, executed=False)
 
-    result, calls = await lose_then(unreachable, key=True, memory="m1")
-    assert [call.route and call.route.pinned for call in calls] == [None, "a", "a"]
-    assert (result.code, result.executed) == (Code.UNAVAILABLE, None)
+    retry_ = Retry(2, max_wait_s=0.0)
+    _, calls = await lose_then(refuse, key=True, retry_=retry_, memory="m1")
+    assert 50 < len(calls) <= 102
+
+
+@virtual_time
+async def test_the_number_bounds_attempts_without_a_deadline_or_a_memory_and_where_there_is_only_one() -> (
+    None
+):
+    for attempts, timeout_s, expected in ((4, math.inf, 4), (1, 10.0, 1)):
+        _, calls = await lose_then(
+            unreachable, key=True, timeout_s=timeout_s, retry_=Retry(attempts), memory="m1"
+        )
+        assert len(calls) == expected
+    unsent = RpcError(Code.UNAVAILABLE, "not connected", origin=Origin.CONNECTION, executed=False)
+    count = 0
+
+    async def never(call: Call) -> Any:
+        nonlocal count
+        count += 1
+        raise unsent
+
+    await outcome(chain([DedupeKeys(), Retry(4)], never), call_of("place", 1))
+    assert count == 4  # it surely never ran
+
+
+@virtual_time
+async def test_a_route_says_that_attempts_go_on_until_the_deadline() -> None:
+    route = Route()
+    await lose_then(unreachable, key=True, route=route, memory="m1")
+    notes = told(route)
+    assert notes[1].startswith("retry: attempt 3 of 3 in ")
+    assert notes[2].startswith("retry: attempt 4, until the deadline, in ")
+    assert notes[-1] == "retry: not repeated: the deadline leaves no time for it"
+
+
+def wrapped(handler: Handler) -> Handler:
+    """A middleware that says what it wraps."""
+
+    @functools.wraps(handler)
+    async def through(call: Call) -> Any:
+        return await handler(call)
+
+    return through
+
+
+@pytest.mark.parametrize("between", [[], [Hedge()], [wrapped], [wrapped, Hedge()]])
+def test_keys_behind_the_retries_are_refused_as_they_would_protect_nothing(between: list[Middleware]) -> None:
+    with pytest.raises(
+        ValueError, match=r"DedupeKeys must stand before Retry, middleware=\[DedupeKeys\(\), Retry"
+    ):
+        chain([Retry(), *between, DedupeKeys()], answer)
+    chain([DedupeKeys(), *between, Retry()], answer)
 
 
 def test_the_names_on_the_wire_are_the_same_in_all_three_middleware() -> None:
     parts: list[Any] = [dedupe, dedupe_keys, retry]
     assert parts[0].KEY == parts[1]._KEY == parts[2]._KEY
+    assert hasattr(DedupeKeys()(answer), parts[2]._GIVES_KEYS)
     assert (parts[0].MEMORY, parts[0].SPAN) == (parts[2]._MEMORY, parts[2]._SPAN)

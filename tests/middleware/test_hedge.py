@@ -402,3 +402,11 @@ async def test_a_given_time_holds_until_the_percentile_is_known() -> None:
 def test_a_wrong_figure_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Hedge(**wrong)
+
+
+@virtual_time
+async def test_a_route_says_why_a_call_is_not_hedged() -> None:
+    for name, why in (("place", "it is not declared idempotent"), ("watch", "only unary calls are")):
+        route = Route()
+        await Hedge(0.05)(Fleet(a=answers("A", 0.1)))(call_of(name, 1, route=route))
+        assert told(route) == [f"hedge: not hedged: {why}"]

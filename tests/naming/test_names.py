@@ -95,7 +95,9 @@ async def test_a_registry_that_is_away_is_told_as_such() -> None:
         lambda: naming.names("rpcfw://127.0.0.1:1?timeout_s=0.2"),
     ]
     for act in actions:
-        async with refused(Code.UNAVAILABLE, "cannot connect to tcp://127.0.0.1:1"):
+        async with refused(
+            Code.UNAVAILABLE, "the registry rpcfw://127.0.0.1:1 cannot be reached: connection refused"
+        ):
             await act()
 
 
@@ -374,5 +376,5 @@ async def test_a_registry_behind_tls_is_reached_with_its_authority(tmp_path: Pat
             await membership.registered.wait()
             async with rpcfw.connect(f"{url}?ca={tmp_path}/ca.pem") as client:
                 assert await client.stub(Shop).who() == "one"
-        async with refused(Code.UNAVAILABLE, "tls://127.0.0.1"):
+        async with refused(Code.UNAVAILABLE, rf"{url}\?tls=1 cannot be reached: .* with ca= in its URL"):
             await naming.names(f"{url}?tls=1&timeout_s=1")

@@ -276,6 +276,14 @@ async def test_an_answer_that_is_too_long_is_not_read(
         assert caught.value.code is Code.UNAVAILABLE
 
 
+async def test_an_etcd_that_is_away_is_told_with_the_mend() -> None:
+    registry = EtcdRegistry(["http://127.0.0.1:1"])
+    said = "etcd at http://127.0.0.1:1 cannot be reached: connection refused; check that etcd runs"
+    with pytest.raises(RpcError, match=said):
+        await registry.services()
+    await registry.close()
+
+
 async def test_what_is_not_etcd_is_named() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

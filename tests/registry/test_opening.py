@@ -68,9 +68,36 @@ async def test_another_distribution_adds_a_scheme_but_takes_none() -> None:
         open_registry("nacos://10.0.0.1")
 
 
+def lacking(url: str) -> Registry:
+    """What an entry point leads to that fails."""
+    raise {"import": ModuleNotFoundError("No module named 'consul'"), "type": TypeError("no lease")}[url[9:]]
+
+
+def test_a_fault_in_what_another_distribution_brings_names_its_entry_point(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    points = [
+        importlib.metadata.EntryPoint("consul", f"{__name__}:lacking", GROUP),
+        importlib.metadata.EntryPoint("nowhere", "no_such_module:Registry", GROUP),
+    ]
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda *, group: importlib.metadata.EntryPoints(points)
+    )
+    named = rf"consul:// is opened by '{__name__}:lacking', an entry point in rpcfw.registries, which "
+    with pytest.raises(ImportError, match=f"{named}lacks something: No module named 'consul'"):
+        open_registry("consul://import")
+    with pytest.raises(ValueError, match=f"{named}failed: TypeError: no lease"):
+        open_registry("consul://type")
+    with pytest.raises(
+        ImportError, match=r"nowhere:// .* cannot be loaded: No module named 'no_such_module'"
+    ):
+        open_registry("nowhere://x")
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
+        ("zerconf://", "did you mean zeroconf://?"),
         ("nacos://10.0.0.1", "start it with one of dns://, etcd://, file://, redis://"),
         ("shop", "'shop' is not a registry"),
         ("tcp://10.0.0.1:7000", "tcp:// is where one server is"),

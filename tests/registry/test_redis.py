@@ -241,3 +241,23 @@ async def test_a_password_is_never_told(place: ServerPlace, redis: Redis) -> Non
 def test_a_wrong_url_is_refused_by_name(url: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         RedisRegistry.from_url(url)
+
+
+async def test_a_redis_that_is_away_or_is_none_is_told_with_the_mend() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.close()
+
+    away = RedisRegistry("redis://127.0.0.1:1")
+    with pytest.raises(
+        RpcError, match=r"redis at 127\.0\.0\.1:1 cannot be reached: connection refused; check that"
+    ):
+        await away.services()
+    await away.close()
+    other = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = other.sockets[0].getsockname()[1]
+    registry = RedisRegistry(f"redis://127.0.0.1:{port}")
+    with pytest.raises(RpcError, match="is it a Redis server, with TLS"):
+        await registry.services()
+    await registry.close()
+    other.close()

@@ -7,7 +7,8 @@ import os
 import random
 import threading
 import tracemalloc
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
 
 import pytest
 from zeroconf._protocol.outgoing import DNSOutgoing
@@ -19,6 +20,7 @@ from rpcfw.registry import zeroconf as under_test
 from rpcfw.registry.zeroconf import ZeroconfRegistry
 from rpcfw.registry.zeroconf_announcer import Announcer
 from rpcfw.registry.zeroconf_network import BURST, MAX_PACKET_BYTES, Network
+from rpcfw.registry.zeroconf_question import Asker
 from rpcfw.registry.zeroconf_records import MAX_TXT_BYTES, Said, txt_of
 from rpcfw.registry.zeroconf_table import MAX_IN_ALL, MAX_INCOMPLETE, MAX_OF_A_SERVICE
 from rpcfw.testing import registry_contract
@@ -145,6 +147,141 @@ async def test_the_largest_registration_fits_into_a_packet(place: NetworkPlace, 
         watch = Watch(place, client)
         await watch.until(entry)
         await watch.close()
+
+
+# ------------------------------------------------------------------------------------------------ one after another
+
+FIRST_SNAPSHOT_S = 1.5
+
+
+@pytest.fixture
+async def three(place: NetworkPlace) -> AsyncIterator[frozenset[Registration]]:
+    """Three servers, each with a registry of its own, that speak unasked only every five seconds."""
+    place.url = place.url.replace("ttl_s=1&", "")
+    entries = [registration(port) for port in (7001, 7002, 7003)]
+    async with AsyncExitStack() as stack:
+        for entry in entries:
+            server = place.open()
+            stack.push_async_callback(server.close)
+            await stack.enter_async_context(server.register(entry))
+        yield frozenset(entries)
+
+
+async def first_snapshot(place: NetworkPlace, service: str = "shop.Orders") -> frozenset[Registration]:
+    """What a client that starts now is shown first."""
+    async with opened(place) as client, asyncio.timeout(FIRST_SNAPSHOT_S):
+        watch = client.watch(service)
+        first = await anext(watch)
+        await watch.aclose()
+        return first
+
+
+async def test_clients_right_after_one_another_see_all_servers_in_their_first_snapshot(
+    place: NetworkPlace, three: frozenset[Registration]
+) -> None:
+    for number in range(10):
+        assert await first_snapshot(place) == three, f"client {number}"
+
+
+async def test_clients_that_start_together_see_all_servers_in_their_first_snapshot(
+    place: NetworkPlace, three: frozenset[Registration]
+) -> None:
+    assert await asyncio.gather(*(first_snapshot(place) for _ in range(5))) == [three] * 5
+
+
+async def test_services_right_after_one_another_are_all_named(place: NetworkPlace, group: str) -> None:
+    names = {"shop.Orders", "shop.Stock"}
+    async with (
+        Dying(place.url),
+        opened(place) as server,
+        server.register(registration(7002, service="shop.Stock")),
+    ):
+        for _ in range(5):
+            async with opened(place) as client, asyncio.timeout(FIRST_SNAPSHOT_S):
+                assert await client.services() == names
+
+
+@pytest.mark.parametrize("fault", ["slow", "lost"])
+async def test_a_server_that_answers_late_or_only_when_asked_again_is_in_the_first_snapshot(
+    place: NetworkPlace, three: frozenset[Registration], fault: str
+) -> None:
+    late = registration(7004)
+    async with opened(place) as server, server.register(late):
+        assert isinstance(server, ZeroconfRegistry)
+        receive = server._network.receive
+        questions: list[bytes] = []
+
+        def faulty(data: bytes, source: str, answer: Callable[[], None]) -> None:
+            if data[2] & 0x80:
+                receive(data, source, answer)
+                return
+            questions.append(data)
+            if fault == "slow":
+                asyncio.get_running_loop().call_later(0.17, receive, data, source, answer)
+            elif len(questions) > 1:
+                receive(data, source, answer)
+
+        server._network.receive = faulty  # type: ignore[method-assign]
+        assert await first_snapshot(place) == three | {late}
+
+
+async def test_that_nobody_offers_a_service_is_not_said_because_others_have_answered(
+    place: NetworkPlace, three: frozenset[Registration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(under_test, "SETTLING_S", 1.0)
+    only = registration(7004, service="shop.Stock")
+    async with opened(place) as server, server.register(only):
+        assert isinstance(server, ZeroconfRegistry)
+        receive = server._network.receive
+
+        def slow(data: bytes, source: str, answer: Callable[[], None]) -> None:
+            if data[2] & 0x80:
+                receive(data, source, answer)
+            else:
+                asyncio.get_running_loop().call_later(0.5, receive, data, source, answer)
+
+        server._network.receive = slow  # type: ignore[method-assign]
+        assert await first_snapshot(place, "shop.Stock") == {only}
+
+
+async def test_who_is_known_already_does_not_answer_again(
+    place: NetworkPlace, three: frozenset[Registration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(place) as client:
+        assert isinstance(client, ZeroconfRegistry)
+        await client.services()
+        assert client._table.of("shop.Orders") == three
+        answers: dict[bytes, int] = {}
+        all_answered = asyncio.Event()
+
+        def counted(self: Asker, data: bytes, source: tuple[object, ...]) -> None:
+            answers[data[:2]] = answers.get(data[:2], 0) + 1
+            if answers.get(asker._asked[-1]) == len(three):
+                all_answered.set()
+
+        monkeypatch.setattr(Asker, "receive", counted)
+        asker = client._network._asker
+        asker.ask(client._table.left_s(asyncio.get_running_loop().time()))
+        asker.ask({})
+        async with asyncio.timeout(FIRST_SNAPSHOT_S):
+            await all_answered.wait()
+        assert [*answers] == [asker._asked[-1]], "nobody answers the question that names them"
+
+
+async def test_an_answer_counts_only_from_a_responder_and_to_a_question_that_was_asked() -> None:
+    taken: list[bytes] = []
+    asker = Asker(lambda data, source: taken.append(data), random.Random(1))
+    asker.ask({})
+    number = random.Random(1).getrandbits(16).to_bytes(2)
+    other = bytes(byte ^ 1 for byte in number)
+    response, query = b"\x84\x00", b"\x00\x00"
+    asker.receive(number + response, ("127.0.0.1", 5354))
+    asker.receive(other + response, ("127.0.0.1", 5353))
+    asker.receive(number + query, ("127.0.0.1", 5353))
+    asker.receive(b"", ("127.0.0.1", 5353))
+    assert not taken
+    asker.receive(number + response, ("127.0.0.1", 5353))
+    assert taken == [number + response]
 
 
 # ------------------------------------------------------------------------------------------------ outages

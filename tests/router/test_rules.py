@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 
 from rpcfw.balancer import by_argument
+from rpcfw.call import Route
 from rpcfw.router import ByTag, ByVersion, Canary, PreferZone
 from tests.balancer.nodes import PLAIN, FakeNode, keyed, many, names, plain
+from tests.calls.virtual import virtual_time
 
 # ---------------------------------------------------------------------------------------------- tags
 
@@ -196,3 +199,32 @@ def test_measures_of_a_zone_that_cannot_be_are_refused() -> None:
         PreferZone("a", min_nodes=0)
     with pytest.raises(ValueError, match=r"min_share=1\.5 must be from 0 to 1"):
         PreferZone("a", min_share=1.5)
+
+
+# ---------------------------------------------------------------------------------------------- what routes are told
+
+
+@virtual_time
+async def test_a_route_says_that_a_canary_or_a_zone_has_fallen_back_to_all_nodes() -> None:
+    canary, zone = Canary({"2.0": 1.0}), PreferZone("eu")
+    old, new, both = versions("1.0"), versions("2.0"), versions("1.0", "2.0")
+    near = [FakeNode("a", labels={"zone": "eu"}), FakeNode("b", labels={"zone": "eu"})]
+    far = [FakeNode(name, labels={"zone": "us"}) for name in "cdefg"]
+    for router, nodes, notes in (
+        (canary, old, ["Canary: it falls to version 2.0, of which no node is there"]),
+        (Canary({"2.0": 0.0}), new, ["Canary: no node of another version is there, so any node may take it"]),
+        (canary, both, []),
+        (canary, new, []),
+        (
+            zone,
+            [*near[:1], *far],
+            ["PreferZone: 1 of 6 nodes are in 'eu', too few for its calls, so any node may take it"],
+        ),
+        (zone, far, ["PreferZone: 0 of 5 nodes are in 'eu', too few for its calls, so any node may take it"]),
+        (zone, [*near, *far[:2]], []),
+        (zone, near, []),
+    ):
+        route = Route()
+        for call in (PLAIN, msgspec.structs.replace(PLAIN, route=route)):
+            router.route(nodes, call)
+        assert [note.what for note in route.notes] == notes

@@ -113,11 +113,15 @@ async def test_a_client_refuses_a_server_of_another_authority(
     meeting = meet(TlsTransport(server), ANY_PORT)
     endpoint = await meeting.listen()
     other = write_certificate(trustme.CA(), tmp_path, "other")
-    with pytest.raises(RpcError, match=r"certificate was refused: .*; say with ca= which root") as caught:
+    with pytest.raises(
+        RpcError, match=r"certificate was refused: .*; say with TlsConfig\(ca=\.\.\.\) which"
+    ) as caught:
         await TlsTransport(trusting(other)).connect(endpoint, Recorder)
     assert caught.value.code is Code.UNAVAILABLE
-    with pytest.raises(RpcError, match="say with ca= which root"):
+    with pytest.raises(RpcError, match=r"say with TlsConfig\(ca=\.\.\.\) which root"):
         await TlsTransport(TlsConfig()).connect(endpoint, Recorder)  # the system's roots
+    with pytest.raises(RpcError, match=r"with ca= in its URL .*; where a registry gives .* TlsTransport\("):
+        await TlsTransport().connect(endpoint, Recorder)
 
 
 async def test_a_client_refuses_a_server_with_another_name_unless_told_to_expect_it(
@@ -229,6 +233,15 @@ async def test_an_endpoint_may_say_everything_in_its_labels(
     accepted = await meeting.accept()
     assert peer_subject(link_of(client)).startswith("CN=localhost")
     assert peer_subject(link_of(accepted)).startswith("CN=ada.shop")
+
+
+async def test_files_may_be_given_as_text(meet: Meet, server: TlsConfig) -> None:
+    meeting = meet(TlsTransport(TlsConfig(str(server.certificate), str(server.key))), ANY_PORT)
+    await meeting.listen()
+    config = TlsConfig(ca=str(server.ca))
+    assert config == trusting(server)
+    meeting.transport = TlsTransport(config)
+    await meeting.pair()
 
 
 async def test_labels_do_not_change_whom_a_configured_transport_trusts(
@@ -352,6 +365,8 @@ async def test_a_used_port_is_told_as_without_tls(meet: Meet, server: TlsConfig)
 async def test_settings_that_cannot_be_meant_are_refused() -> None:
     with pytest.raises(ValueError, match=r"key='k\.pem' lacks its certificate: give cert="):
         TlsConfig(key=Path("k.pem"))
+    with pytest.raises(TypeError, match=r"ca=b'ca\.pem' is not the path of a file"):
+        TlsConfig(ca=b"ca.pem")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="say with ca= who signs them"):
         TlsConfig(require_client_certificate=True)
     with pytest.raises(ValueError, match=r"tls://h:1: verify_client='maybe' must be 1 or 0"):
