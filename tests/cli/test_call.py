@@ -152,7 +152,10 @@ def test_an_undeclared_error_exits_with_1_and_shows_no_traceback_of_ours(at_shop
         (["shop.Orders.get", "--args", "[]"], "--args is '[]'; give a JSON object"),
         (["shop.Orders.nothing", "-m", "x"], "--metadata 'x' is not key=value"),
         (["shop.Orders"], "name a method too: get, place"),
-        (["shop.Orders.get", "-e", "127.0.0.1:7000"], "is not an endpoint: start it with one of tcp://"),
+        (
+            ["shop.Orders.get", "-e", "127.0.0.1:7000"],
+            "is neither an endpoint nor a registry: start it with one of tcp://",
+        ),
     ],
 )
 def test_wrong_usage_is_told_with_the_mend_and_exits_with_2(

@@ -144,7 +144,7 @@ async def test_a_signal_ends_the_command_at_once_although_somebody_watches(numbe
     ("arguments", "why"),
     [
         (("--listen", "http://127.0.0.1:7400"), "is not an endpoint"),
-        (("--lease", "0"), "equal to 0.1"),
+        (("--lease", "0"), "'--lease': '0'"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], why: str) -> None:

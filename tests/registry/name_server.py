@@ -10,7 +10,6 @@ import contextlib
 import os
 import pwd
 import shutil
-import socket
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +26,8 @@ import dns.rrset
 DNSMASQ = shutil.which("dnsmasq", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 Record = tuple[str, str, str]
 """Name, kind and value: ``("a.test", "A", "127.0.0.1")``, ``("_o._tcp.test", "SRV", "10 60 7000 a.test.")``."""
+
+from tests.registry.servers import free_port
 
 
 class NameServer(Protocol):
@@ -124,7 +125,7 @@ class Dnsmasq:
     """The dnsmasq of this machine, with nothing above it. A change of records starts it anew."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
         self._serial = 0
@@ -190,10 +191,3 @@ async def dnsmasq(folder: Path) -> AsyncIterator[Dnsmasq]:
         yield server
     finally:
         await server.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port

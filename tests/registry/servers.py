@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import shutil
 import socket
 import subprocess
@@ -22,15 +23,21 @@ from rpcfw.testing.registry_places import registration
 
 STARTING_S = 15.0
 _POLL_S = 0.02
+_PORTS = range(20_000, 32_000)
 ETCD, REDIS = "/usr/bin/etcd", "/usr/bin/redis-server"
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback that nobody listens on at this moment.
+
+    It lies below those that systems give to outgoing connections, which come and go, and is drawn by chance, since
+    other processes may be looking for one too.
+    """
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"no free port between {_PORTS.start} and {_PORTS.stop} on 127.0.0.1; end what holds them")
 
 
 class RealServer:
@@ -145,7 +152,7 @@ class Relay:
     """Passes bytes between who connects and a server, until it is cut."""
 
     def __init__(self, target_port: int) -> None:
-        self.port = free_port()
+        self.port = 0
         self._target_port = target_port
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -153,6 +160,7 @@ class Relay:
     async def open(self) -> None:
         """Listen."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
         """Break all connections and take no more."""
@@ -215,9 +223,10 @@ class ServerPlace:
 
     async def __aenter__(self) -> ServerPlace:
         await self._server.start()
-        self._relays = [Relay(self._server.port) for _ in range(6)]
-        for relay in self._relays:
+        for _ in range(6):
+            relay = Relay(self._server.port)
             await relay.open()
+            self._relays.append(relay)
         return self
 
     async def __aexit__(self, *error: object) -> None:
