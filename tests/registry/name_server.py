@@ -23,11 +23,11 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+from tests.registry.servers import free_port
+
 DNSMASQ = shutil.which("dnsmasq", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 Record = tuple[str, str, str]
 """Name, kind and value: ``("a.test", "A", "127.0.0.1")``, ``("_o._tcp.test", "SRV", "10 60 7000 a.test.")``."""
-
-from tests.registry.servers import free_port
 
 
 class NameServer(Protocol):
