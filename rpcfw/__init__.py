@@ -7,6 +7,8 @@
 Serve an implementation with `serve` or ``rpcfw run``; call it through `connect` and a stub.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from rpcfw.blocking import BlockingClient, BlockingStub
 from rpcfw.call import Call, Handler, Metadata, Middleware, Route, current_call, set_reply_metadata
 from rpcfw.client import Client, connect
@@ -33,6 +35,10 @@ from rpcfw.skeleton import Skeleton
 from rpcfw.stub import Stub, with_options
 from rpcfw.transport import TlsConfig
 from rpcfw.wire.handshake import Settings
+
+if TYPE_CHECKING:
+    from rpcfw import naming as naming
+    from rpcfw.naming import lookup as lookup
 
 __version__ = "0.1.0"
 
@@ -72,7 +78,9 @@ __all__ = [
     "current_call",
     "idempotent",
     "local",
+    "lookup",
     "method",
+    "naming",
     "open_registry",
     "register",
     "serve",
@@ -81,3 +89,13 @@ __all__ = [
     "spec_of",
     "with_options",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What few programs need is imported when it is asked for."""
+    if name in ("naming", "lookup"):
+        from importlib import import_module
+
+        naming = import_module("rpcfw.naming")
+        return naming if name == "naming" else naming.lookup
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ from rpcfw.balancer import Balancer, PowerOfTwo
 from rpcfw.call import Handler, Middleware, chain, check_timeout
 from rpcfw.chance import new_rng
 from rpcfw.cluster.cluster import Cluster
+from rpcfw.cluster.events import EventKind
 from rpcfw.cluster.node import Node
 from rpcfw.cluster.options import ClusterOptions
 from rpcfw.connection.channel import Channel, ConnectionOptions, Shared
@@ -109,6 +110,11 @@ class Client:
             return (self._sole,)
         assert self._cluster is not None
         return tuple(peer.channel for peer in self._cluster.peers)
+
+    @property
+    def event_counts(self) -> Mapping[tuple[EventKind, str], int]:
+        """How often what happened to which endpoint, since the client was made: for metrics."""
+        return {} if self._cluster is None else self._cluster.counts
 
     def watch(self, interface: type) -> None:
         """Find and connect to the servers of an interface now, and not only when it is first called."""

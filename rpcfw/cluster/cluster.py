@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ logger = logging.getLogger("rpcfw.cluster")
 _WATCH_AGAIN_S = 1.0
 """A registry whose watch raises, which none should, is watched again after this time."""
 _ASK_REGISTRY_S = 1.0
+MAX_COUNTS = 10_000
+"""So many pairs of an event and an endpoint are counted; further endpoints are not."""
 
 
 class Cluster:
@@ -73,6 +76,7 @@ class Cluster:
         self._minding: asyncio.Task[None] | None = None
         self._problem = ""
         self._closed = False
+        self.counts: Counter[tuple[EventKind, str]] = Counter()
 
     def __repr__(self) -> str:
         if isinstance(self._source, Sequence):
@@ -157,7 +161,10 @@ class Cluster:
             leaving.add_done_callback(self._leaving.discard)
 
     def tell(self, event: Event) -> None:
-        """Tell the listener; its own errors are logged, since nobody else could mend them."""
+        """Count it, and tell the listener; its own errors are logged, since nobody else could mend them."""
+        key = (event.kind, event.endpoint)
+        if key in self.counts or len(self.counts) < MAX_COUNTS:
+            self.counts[key] += 1
         try:
             self.options.on_event(event)
         except Exception:

@@ -60,6 +60,7 @@ async def test_a_breaker_keeps_calls_away_from_a_node_that_fails_and_lets_them_b
         "open -> half-open",
         "half-open -> closed",
     ]
+    assert client.event_counts[EventKind.BREAKER, "mem://a"] == 3
     await fleet.close()
 
 
