@@ -394,7 +394,7 @@ def test_a_default_that_fits_is_accepted(declared: Any, default: Any) -> None:
         (1.5, 1.5),
         (Level.HIGH, 10),
         (b"\x00\xff", "AP8="),
-        (frozenset({"b", "a"}), ["a", "b"]),
+        pytest.param(frozenset({"b", "a"}), ["a", "b"], id="a frozen set"),
         ({Color.RED: (1, decimal.Decimal("1.50"))}, {"red": [1, "1.50"]}),
         (Tree(1, Tree(2)), {"value": 1, "left": {"value": 2, "left": None, "right": None}, "right": None}),
         (datetime.timedelta(seconds=1), "0:00:01"),
