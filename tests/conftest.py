@@ -49,7 +49,9 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 def pytest_configure(config: pytest.Config) -> None:
     """Keep a descriptor that capturing does not reach, for the last words of a run that hangs."""
     config.stash[real_stderr] = os.dup(2)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; processes inherit it
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # as in the background of a shell; processes inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
