@@ -4,7 +4,7 @@ from rpcfw.balancer.consistent_hash import ConsistentHash, IpHash
 from rpcfw.balancer.keys import Key, by_argument, by_metadata
 from rpcfw.balancer.least_in_flight import LeastInFlight
 from rpcfw.balancer.least_loaded import LeastLoaded
-from rpcfw.balancer.policy import Balancer, Node
+from rpcfw.balancer.policy import Balancer, Node, Timed
 from rpcfw.balancer.power_of_two import PowerOfTwo
 from rpcfw.balancer.round_robin import RoundRobin
 from rpcfw.balancer.shortest_response import ShortestResponse
@@ -25,6 +25,7 @@ __all__ = [
     "ShortestResponse",
     "SmoothWeighted",
     "Statistics",
+    "Timed",
     "WeightedRandom",
     "by_argument",
     "by_metadata",

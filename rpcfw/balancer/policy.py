@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from rpcfw.balancer.statistics import Statistics
 from rpcfw.call import Call, Handler
@@ -71,4 +71,13 @@ class Balancer(Protocol):
 
         The sequence is the same object as long as nothing has changed, so a policy may keep what it derives from it.
         """
+        ...
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A policy that needs the time. Asking which loop runs costs more than a pick, so it is given that loop's clock."""
+
+    def use_clock(self, clock: Callable[[], float]) -> None:
+        """Calls are made on the loop with this clock, seconds; told again when it becomes another."""
         ...

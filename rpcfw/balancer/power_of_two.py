@@ -21,6 +21,10 @@ FORCE_S = 3.0
 _UNKNOWN_S = 1e6
 """Stands for the latency of a node that has calls in progress and has never answered: worse than any other."""
 _MAX_DOUBLINGS = 10
+_DRAWN_BITS = 24
+"""So many are drawn for each choice, which is cheaper than a float and exact enough for any number of nodes."""
+_INFINITE = math.inf
+_exp = math.exp
 
 
 class PowerOfTwo:
@@ -47,32 +51,55 @@ class PowerOfTwo:
         check_number(force_s, "force_s")
         if not force_s > 0:
             raise ValueError(f"force_s={force_s!r} must be more than 0 seconds")
-        self._random = (rng or new_rng()).random
+        self._bits = (rng or new_rng()).getrandbits
         self._force_s = force_s
+        self._own_clock = clock is not None
         self._clock = clock or _loop_time
-        self._picked: dict[Node, float] = {}  # when; a node that is not in it may be forced
+        self._due: dict[Node, float] = {}  # from when it may be forced; at once where it is not in it
         self._prune_at = -math.inf
+
+    def use_clock(self, clock: Callable[[], float]) -> None:
+        """Read the time here from now on, unless a clock was given; see `Timed`."""
+        if not self._own_clock:
+            self._clock = clock
 
     def pick(self, nodes: Sequence[Node], call: Call) -> Node:
         """The better one of two."""
-        count = len(nodes)
+        count, bits = len(nodes), self._bits
         if count == 1:
             return nodes[0]
-        first = int(self._random() * count)
-        second = int(self._random() * (count - 1))
+        first = bits(_DRAWN_BITS) * count >> _DRAWN_BITS
+        second = bits(_DRAWN_BITS) * (count - 1) >> _DRAWN_BITS
         if second >= first:
             second += 1
         better, worse = nodes[first], nodes[second]
-        now = self._clock()
-        load, other = _load(better, now), _load(worse, now)
+        one, two, weight, now = better.statistics, worse.statistics, better.weight, self._clock()
+        load, other = one.peak_s, two.peak_s
+        if (
+            load
+            and other
+            and weight == worse.weight
+            and weight > 0
+            and not one.consecutive_failures
+            and not two.consecutive_failures
+        ):  # so it mostly is; what both have alike makes no difference
+            load *= one.in_flight + 1
+            other *= two.in_flight + 1
+            later_s = two.seen_at - one.seen_at
+            if later_s > 0:
+                load *= _exp(-later_s / one.decay_s)
+            elif later_s:
+                other *= _exp(later_s / two.decay_s)
+        else:
+            load, other = _load(better, now), _load(worse, now)
         if other < load:
             better, worse, load, other = worse, better, other, load
-        if other == math.inf:  # of weight 0: never forced
-            if load == math.inf:
+        if other == _INFINITE:  # of weight 0: never forced
+            if load == _INFINITE:
                 return self._pick_weighted(nodes, call, better)
-        elif self._picked.get(worse, -math.inf) + self._force_s <= now:
+        elif now >= self._due.get(worse, now):
             better = worse
-        self._picked[better] = now
+        self._due[better] = now + self._force_s
         if now >= self._prune_at:
             self._prune(now)
         return better
@@ -82,9 +109,8 @@ class PowerOfTwo:
         return self.pick(weighted, call) if weighted else drawn
 
     def _prune(self, now: float) -> None:
-        """Forget picks that are over `force_s` old: it makes no difference."""
-        after = now - self._force_s
-        self._picked = {node: at for node, at in self._picked.items() if at > after}
+        """Forget nodes that are due: it makes no difference."""
+        self._due = {node: at for node, at in self._due.items() if at > now}
         self._prune_at = now + min(self._force_s, FORCE_S)
 
 

@@ -18,24 +18,32 @@ class RoundRobin:
     """
 
     def __init__(self) -> None:
-        self._next: dict[str, int] = {}
+        self._turns: dict[str, int] = {}
 
     def pick(self, nodes: Sequence[Node], call: Call) -> Node:
         """The next node in turn that is available."""
-        service = call.method.service
-        start = self._next.get(service, 0)
-        if not start and len(self._next) >= _MAX_SERVICES:
-            self._next.clear()
-        count = len(nodes)
-        idle = -1
-        for index in range(start, start + count):
-            node = nodes[index % count]
-            if node.available:
-                if node.endpoint.weight > 0:
-                    self._next[service] = index % count + 1
-                    return node
-                if idle < 0:
-                    idle = index
-        index = (start if idle < 0 else idle) % count
-        self._next[service] = index + 1
-        return nodes[index]
+        service, turns, count = call.method.service, self._turns, len(nodes)
+        turn = turns.get(service, 0)
+        if turn >= count:
+            turn = 0
+        node = nodes[turn]
+        if not node.available or node.weight <= 0:
+            turn = _next(nodes, turn)
+            node = nodes[turn]
+        if not turn and len(turns) >= _MAX_SERVICES:
+            turns.clear()
+        turns[service] = turn + 1
+        return node
+
+
+def _next(nodes: Sequence[Node], start: int) -> int:
+    """The number of the next node from there on that is available; else of one of weight 0, else of any."""
+    count, idle = len(nodes), -1
+    for number in range(start, start + count):
+        node = nodes[number % count]
+        if node.available:
+            if node.weight > 0:
+                return number % count
+            if idle < 0:
+                idle = number % count
+    return start if idle < 0 else idle

@@ -21,88 +21,98 @@ class Statistics:
         consecutive_failures: since the last success.
         successes: in all,
         failures: in all.
+        peak_s: the peak EWMA as it was at `seen_at`; 0 before the first call.
+        seen_at: when a call ended last; minus infinity before that.
+        decay_s: it falls to `1 / e` in that time.
     """
 
     __slots__ = (
-        "_at",
         "_bucket",
         "_bucket_ends",
         "_bucket_s",
         "_buckets",
-        "_decay_s",
-        "_latency_s",
+        "_failures_before",
+        "_successes_before",
+        "_total_s",
         "consecutive_failures",
+        "decay_s",
         "failures",
         "in_flight",
+        "peak_s",
+        "seen_at",
         "successes",
     )
 
     def __init__(self, *, window_s: float = 30.0, decay_s: float = DECAY_S) -> None:
         self.in_flight = 0
-        self.consecutive_failures = 0
         self.successes = 0
         self.failures = 0
-        self._decay_s = decay_s
-        self._latency_s = 0.0
-        self._at = -math.inf
+        self.decay_s = decay_s
         self._bucket_s = window_s / BUCKETS
-        # number of the bucket, successes, failures, sum of the successes' latencies
-        self._buckets: list[list[float]] = [[-1, 0, 0, 0.0] for _ in range(BUCKETS)]
-        self._bucket, self._bucket_ends = self._buckets[0], -math.inf  # the one in use, and until when
+        # those that are over: number, successes, failures, sum of the successes' latencies; the newest last
+        self._buckets: list[tuple[int, int, int, float]] = []
+        self.forget()
 
     def succeeded(self, now: float, latency_s: float) -> None:
         """A call ended well, or with an error that says nothing against the node."""
+        if now >= self._bucket_ends:
+            self._turn(now)
         self.successes += 1
         self.consecutive_failures = 0
-        bucket = self._bucket if now < self._bucket_ends else self._turn(now)
-        bucket[1] += 1
-        bucket[3] += latency_s
-        known_s = self._latency_s
-        if latency_s > known_s:
-            self._latency_s = latency_s
-        else:
-            self._latency_s = latency_s + (known_s - latency_s) * _exp((self._at - now) / self._decay_s)
-        self._at = now
+        self._total_s += latency_s
+        known_s, seen_at = self.peak_s, self.seen_at
+        if latency_s >= known_s:
+            self.peak_s = latency_s
+        elif now != seen_at:  # a loop's clock may stand for many calls
+            self.peak_s = latency_s + (known_s - latency_s) * _exp((seen_at - now) / self.decay_s)
+        self.seen_at = now
 
     def failed(self, now: float, latency_s: float) -> None:
         """A call ended in a way that speaks against the node. Failing quickly does not make its latency better."""
+        if now >= self._bucket_ends:
+            self._turn(now)
         self.failures += 1
         self.consecutive_failures += 1
-        bucket = self._bucket if now < self._bucket_ends else self._turn(now)
-        bucket[2] += 1
-        self._latency_s = max(latency_s, self._latency_s)
-        self._at = now
+        self.peak_s = max(latency_s, self.peak_s)
+        self.seen_at = now
 
     def latency_s(self, now: float) -> float:
         """The peak EWMA, which fades while nothing is observed; 0 before the first call."""
-        if self._latency_s == 0.0:
+        if self.peak_s == 0.0:
             return 0.0
-        return self._latency_s * _exp((self._at - now) / self._decay_s)
+        return self.peak_s * _exp((self.seen_at - now) / self.decay_s)
 
     def window(self, now: float) -> tuple[int, int, float]:
         """Successes, failures and mean latency of the successes (0 without any) in the window."""
         oldest = int(now / self._bucket_s) - BUCKETS
-        successes = failures = total_s = 0.0
-        for number, good, bad, latency_s in self._buckets:
+        successes, failures, total_s = 0, 0, 0.0
+        for number, good, bad, latency_s in (*self._buckets, self._present()):
             if number > oldest:
                 successes += good
                 failures += bad
                 total_s += latency_s
-        return int(successes), int(failures), total_s / successes if successes else 0.0
+        return successes, failures, total_s / successes if successes else 0.0
 
     def forget(self) -> None:
         """Begin anew, as after a restart; calls in progress still count."""
         self.consecutive_failures = 0
-        self._latency_s, self._at = 0.0, -math.inf
-        for bucket in self._buckets:
-            bucket[:] = [-1, 0, 0, 0.0]  # also empty: a clock that has just begun may count bucket -1 in
-        self._bucket_ends = -math.inf
+        self.peak_s, self.seen_at = 0.0, -math.inf
+        self._buckets.clear()
+        self._begin(0, -math.inf)
 
-    def _turn(self, now: float) -> list[float]:
-        """Begin the bucket of this time, or go on with it."""
+    def _present(self) -> tuple[int, int, int, float]:
+        """The bucket in use: what came since it began."""
+        good, bad = self.successes - self._successes_before, self.failures - self._failures_before
+        return self._bucket, good, bad, self._total_s
+
+    def _begin(self, number: int, ends: float) -> None:
+        self._bucket, self._bucket_ends = number, ends
+        self._successes_before, self._failures_before, self._total_s = self.successes, self.failures, 0.0
+
+    def _turn(self, now: float) -> None:
+        """Begin the bucket of this time."""
         number = int(now / self._bucket_s)
-        bucket = self._buckets[number % BUCKETS]
-        if bucket[0] != number:
-            bucket[:] = [number, 0, 0, 0.0]
-        self._bucket, self._bucket_ends = bucket, (number + 1) * self._bucket_s
-        return bucket
+        self._buckets = [
+            bucket for bucket in (*self._buckets, self._present()) if bucket[0] > number - BUCKETS
+        ]
+        self._begin(number, (number + 1) * self._bucket_s)

@@ -85,10 +85,8 @@ class Cluster:
 
     def handler(self, call: Call) -> Awaitable[Any]:
         """Make a call at one of the nodes of its service."""
-        pool = self._pools.get(call.method.service)
-        if pool is None:
-            pool = self._open(call.method.service)
-        return pool.call(call)
+        service = call.method.service
+        return (self._pools.get(service) or self._open(service)).call(call)
 
     @property
     def peers(self) -> tuple[Peer, ...]:

@@ -15,15 +15,16 @@ from rpcfw.breaker import Breaker, State
 from rpcfw.call import Call
 from rpcfw.cluster.options import ClusterOptions
 from rpcfw.cluster.peer import Peer
-from rpcfw.detector import Outlier
+from rpcfw.detector import Outlier, Record
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, Origin, RpcError
-from rpcfw.interface import MethodSpec
+from rpcfw.interface import CallKind, MethodSpec
 from rpcfw.registry import Registration
 
 Passed = tuple[tuple[Breaker, int], ...]
 """The breakers that let a call through, each with its ticket."""
 
+_UNARY = CallKind.UNARY
 _MAX_METHOD_BREAKERS = 4096
 """A client calls declared methods, so this is a bound for the unforeseen only."""
 
@@ -38,9 +39,36 @@ class Node:
         statistics: of its calls.
         breaker: of the node, if there is one,
         method_breakers: and those of its methods.
+        weight: as registered.
         ejected: it gets no calls for a while, as they go badly.
         unlisted_at: when the registry ceased to list it; None while it is listed.
     """
+
+    __slots__ = (
+        "_cold",
+        "_has_method_breakers",
+        "_judge_error",
+        "_loop",
+        "_losses",
+        "_now",
+        "_on_breaker",
+        "_on_failure",
+        "_options",
+        "_outlier",
+        "_record",
+        "_send",
+        "address",
+        "breaker",
+        "ejected",
+        "method_breakers",
+        "peer",
+        "registration",
+        "statistics",
+        "unlisted_at",
+        "weight",
+    )  # fmt: skip
+
+    weight: float
 
     def __init__(
         self,
@@ -63,9 +91,10 @@ class Node:
         self._on_breaker = on_breaker
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
-        self._has_breakers = options.breaker is not None or options.method_breaker is not None
+        self._has_method_breakers = options.method_breaker is not None
         self._send = peer.channel.handler
-        self._is_failure = options.is_failure
+        self._judge_error = options.is_failure
+        self._record = Record()
         self._losses = -1  # of the peer's losses the one that was counted last
         self.breaker: Breaker | None = None
         self.method_breakers: dict[MethodSpec, Breaker] = {}
@@ -90,13 +119,6 @@ class Node:
         return self.registration.endpoint.labels
 
     @property
-    def weight(self) -> float:
-        """As registered, less while the server warms up."""
-        if not self._options.warm_up_s:
-            return self._weight
-        return self._weight * self.peer.warmth(self._now())
-
-    @property
     def available(self) -> bool:
         """Whether it can be reached and does well, as far as it says itself."""
         return self.peer.up and self.registration.service not in self.peer.unhealthy
@@ -114,7 +136,7 @@ class Node:
     def describe(self, registration: Registration) -> None:
         """The registry says this of it now."""
         self.registration = registration
-        self._weight = float(registration.endpoint.weight)
+        self.weight = float(registration.endpoint.weight)
 
     def reset(self) -> None:
         """Know nothing of how calls went: another run of the server is there."""
@@ -125,6 +147,8 @@ class Node:
         if self.breaker is not None:
             self._listen(self.breaker, "")
         self.method_breakers.clear()
+        if self._outlier is not None:
+            self._record = self._outlier.add(self.address)
 
     def permits(self, call: Call, now: float) -> bool:
         """Whether no breaker would refuse this call."""
@@ -142,45 +166,67 @@ class Node:
         return any(breaker.state(now) is not State.CLOSED for breaker in self.method_breakers.values())
 
     async def handler(self, call: Call) -> Any:
-        """Make a call here, and remember how it went."""
+        """Make a call here, and remember how it went.
+
+        One coroutine does it all, and what each call needs is written out here: every call to a node passes this.
+        """
         if not self.peer.uses:
             raise self._unlisted()
-        begun, statistics = self._now(), self.statistics
-        breakers = self._enter(call, begun) if self._has_breakers else ()
+        begun, statistics, breaker, ticket = self._now(), self.statistics, self.breaker, 0
+        if breaker is not None:
+            ticket = breaker.enter(begun)
+            if not ticket:
+                raise self._refused(breaker, "", begun)
+        of_method = self._enter_method(call, begun, ticket) if self._has_method_breakers else None
         statistics.in_flight += 1
         try:
             result = await self._send(call)
         except BaseException as error:
-            self._left(breakers, begun, self._judge(error))
+            self._left(self._passed(breaker, ticket, of_method), begun, self._judge(error))
             raise
-        if call.method.kind.streams_out:
-            return _Items(result, _Stream(self, breakers, begun), self._judge)
+        kind = call.method.kind
+        if kind is not _UNARY and kind.streams_out:
+            return _Items(result, _Stream(self, self._passed(breaker, ticket, of_method), begun), self._judge)
         now = self._now()
-        if (
-            self._cold
-        ):  # the first call also compares interfaces and fills caches: it says nothing of the next
+        if self._cold:  # the first call compares interfaces and fills caches: it says nothing of the next
             self._cold, begun = False, now
         statistics.in_flight -= 1
         statistics.succeeded(now, now - begun)
-        if self._outlier is not None:
-            self._outlier.succeeded(self.address, now, now - begun)
-        for breaker, ticket in breakers:
+        outlier = self._outlier
+        if outlier is not None:
+            if outlier.out:
+                outlier.succeeded(self.address, now, now - begun)
+            else:
+                record = self._record
+                record.good += 1
+                record.streak = 0
+                record.total_s += now - begun
+        if breaker is not None:
             breaker.leave(now, ticket, False)
+        if of_method is not None:
+            of_method[0].leave(now, of_method[1], False)
         return result
 
-    def _enter(self, call: Call, now: float) -> Passed:
-        """Pass the breakers. Raises RpcError UNAVAILABLE when one refuses."""
-        passed: list[tuple[Breaker, int]] = []
-        for breaker, what in ((self.breaker, "its breaker"), (self._method_breaker(call), call.method.path)):
-            if breaker is None:
-                continue
-            ticket = breaker.enter(now)
-            if not ticket:
-                for other, others in passed:
-                    other.leave(now, others, None)
-                raise self._refused(breaker, what, now)
-            passed.append((breaker, ticket))
-        return tuple(passed)
+    def _enter_method(self, call: Call, now: float, ticket: int) -> tuple[Breaker, int] | None:
+        """Pass the breaker of the method, once that of the node has given a ticket. Raises RpcError UNAVAILABLE."""
+        breaker = self.method_breakers.get(call.method)
+        if breaker is None:
+            make = self._options.method_breaker
+            if make is None or len(self.method_breakers) >= _MAX_METHOD_BREAKERS:
+                return None
+            breaker = self.method_breakers[call.method] = make()
+            self._listen(breaker, call.method.path)
+        own = breaker.enter(now)
+        if not own:
+            if self.breaker is not None:
+                self.breaker.leave(now, ticket, None)
+            raise self._refused(breaker, call.method.path, now)
+        return breaker, own
+
+    @staticmethod
+    def _passed(breaker: Breaker | None, ticket: int, of_method: tuple[Breaker, int] | None) -> Passed:
+        own: Passed = ((breaker, ticket),) if breaker is not None else ()
+        return own if of_method is None else (*own, of_method)
 
     def _unlisted(self) -> RpcError:
         """A call that was made while this node was there, and is awaited only now."""
@@ -189,8 +235,8 @@ class Node:
         error.endpoint = self.address
         return error
 
-    def _refused(self, breaker: Breaker, what: str, now: float) -> RpcError:
-        about = what if breaker is self.breaker else f"the breaker of {what}"
+    def _refused(self, breaker: Breaker, method: str, now: float) -> RpcError:
+        about = f"the breaker of {method}" if method else "its breaker"
         state, wait_s = breaker.state(now), breaker.retry_at(now) - now
         if state is State.OPEN:
             then = f"it lets calls through again in {wait_s:.1f} s"
@@ -200,16 +246,6 @@ class Node:
         error = RpcError(Code.UNAVAILABLE, message, {"breaker": state.value}, executed=False)
         error.endpoint = self.address
         return error
-
-    def _method_breaker(self, call: Call) -> Breaker | None:
-        make = self._options.method_breaker
-        if make is None:
-            return None
-        breaker = self.method_breakers.get(call.method)
-        if breaker is None and len(self.method_breakers) < _MAX_METHOD_BREAKERS:
-            breaker = self.method_breakers[call.method] = make()
-            self._listen(breaker, call.method.path)
-        return breaker
 
     def _listen(self, breaker: Breaker, method: str) -> None:
         def changed(old: State, new: State, why: str) -> None:
@@ -231,7 +267,7 @@ class Node:
                 counted, self._losses = self._losses == self.peer.losses, self.peer.losses
                 if counted:
                     return None
-        return self._is_failure(error)
+        return self._judge_error(error)
 
     def _left(self, breakers: Passed, begun: float, failed: bool | None) -> None:
         """A call has ended with an error, which speaks against this node, for it, or says nothing."""
@@ -246,6 +282,21 @@ class Node:
             statistics.succeeded(now, now - begun)
             if self._outlier is not None:
                 self._outlier.succeeded(self.address, now, now - begun)
+
+
+class WarmingNode(Node):
+    """A node whose weight grows while its server warms up."""
+
+    __slots__ = ("_weight",)
+
+    @property
+    def weight(self) -> float:
+        """As registered, less while the server warms up."""
+        return self._weight * self.peer.warmth(self._now())
+
+    @weight.setter
+    def weight(self, weight: float) -> None:
+        self._weight = weight
 
 
 class _Stream:

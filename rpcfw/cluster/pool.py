@@ -12,15 +12,16 @@ import math
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Protocol
 
-from rpcfw.balancer import Balancer
+from rpcfw.balancer import Balancer, Timed
 from rpcfw.call import Call, Outcomes, Route
+from rpcfw.cluster.choice import Choice, unavailable
 from rpcfw.cluster.events import Event, EventKind
-from rpcfw.cluster.node import Node
+from rpcfw.cluster.node import Node, WarmingNode
 from rpcfw.cluster.options import ClusterOptions
 from rpcfw.cluster.peer import Peer
 from rpcfw.detector import Judgement, Outlier
 from rpcfw.endpoint import Endpoint
-from rpcfw.errors import Code, Origin, RpcError
+from rpcfw.errors import RpcError
 from rpcfw.registry import Registration
 from rpcfw.router import subset
 
@@ -65,6 +66,11 @@ class Pool:
         self._fleet = fleet
         self._options = fleet.options
         self._loop = asyncio.get_running_loop()
+        if isinstance(fleet.balancer, Timed):
+            fleet.balancer.use_clock(self._loop.time)
+        self._pick = fleet.balancer.pick
+        self._choice = Choice(service, fleet.options, fleet.balancer)
+        self._make_node = WarmingNode if fleet.options.warm_up_s else Node
         rules = fleet.options.outlier
         self._outlier = Outlier(rules) if rules is not None else None
         self._ready: tuple[Node, ...] = ()
@@ -81,17 +87,16 @@ class Pool:
 
     def call(self, call: Call) -> Awaitable[Any]:
         """Make a call at one of the nodes."""
-        nodes = self._ready
         if self._careful or call.route is not None:
             return self._call_carefully(call)
-        node = nodes[0] if len(nodes) == 1 else self._fleet.balancer.pick(nodes, call)
-        return node.handler(call)
+        nodes = self._ready
+        return (nodes[0] if len(nodes) == 1 else self._pick(nodes, call)).handler(call)
 
     async def ready(self, count: int) -> None:
         """Wait until so many nodes take calls. Raises RpcError UNAVAILABLE when the client is closed meanwhile."""
         while len(self._ready) < count:
             if self._closed:
-                raise self._unavailable("this client was closed", {"waited_s": 0.0})
+                raise unavailable("this client was closed", {"waited_s": 0.0})
             await self._until_changed(math.inf)
 
     def close(self) -> None:
@@ -144,12 +149,12 @@ class Pool:
         peer = self._fleet.acquire(registration.endpoint)
         if peer is None:
             return
-        node = Node(peer, registration, self._options, self._outlier, self._failed, self._breaker_changed)
+        node = self._make_node(
+            peer, registration, self._options, self._outlier, self._failed, self._breaker_changed
+        )
         self.nodes[peer.address] = node
         if self._context is None and not peer.one_way:
             self._context = peer.context
-        if self._outlier is not None:
-            self._outlier.add(peer.address)
         self._say(EventKind.ADDED, peer.address, "")
 
     def _remove(self, node: Node, reason: str) -> None:
@@ -160,11 +165,10 @@ class Pool:
         self._fleet.release(node.peer)
 
     def _begin_anew(self, node: Node) -> None:
+        back = self._outlier.forget(node.address) if self._outlier is not None else []
         node.reset()
         node.ejected = False
-        if self._outlier is not None:
-            self._take(self._outlier.forget(node.address))
-            self._outlier.add(node.address)
+        self._take(back)
 
     def _refresh_soon(self) -> None:
         """Refresh before the next call, and in the next turn at the latest: once, though a whole fleet may be lost."""
@@ -278,7 +282,7 @@ class Pool:
 
     async def _at(self, node: Node, call: Call) -> Any:
         if not node.peer.up:
-            raise self._unavailable(f"{node.address} cannot be reached: {node.peer.reason}", {})
+            raise unavailable(f"{node.address} cannot be reached: {node.peer.reason}", {})
         return await node.handler(call)
 
     async def _choose(self, call: Call) -> Node:
@@ -294,58 +298,15 @@ class Pool:
                 node = self.nodes.get(route.pinned)  # also one that is ejected: there is no other to go to
                 nodes = [node] if node is not None and node.peer.up else []
             if nodes:
-                return self._narrow(nodes, call, route, now)
+                return self._choice.narrow(nodes, call, now)
             if self._closed:
-                raise self._unavailable("this client was closed", {"waited_s": 0.0})
+                raise unavailable("this client was closed", {"waited_s": 0.0})
             if not in_time:
                 raise self._none_there() if route is None or route.pinned is None else self._not_pinned(route)
             if route is not None and not told:
                 told = True
                 route.note(now, "cluster", f"waits for {route.pinned or self._why_none()}")
             in_time = await self._until_changed(give_up_at)
-
-    def _narrow(self, nodes: Sequence[Node], call: Call, route: Route | None, now: float) -> Node:
-        """Routers, breakers, what was tried before, and the balancer."""
-        note = route.note if route is not None else None
-        for router in self._options.routers:
-            routed: Sequence[Any] = router.route(nodes, call)
-            if note is not None and len(routed) != len(nodes):
-                left = ", ".join(node.address for node in routed) or "none"
-                note(now, "router", f"{type(router).__name__} leaves {len(routed)} of {len(nodes)}: {left}")
-            if not routed:
-                raise self._unavailable(
-                    f"{type(router).__name__} lets none of the {len(nodes)} nodes of {self.service} take "
-                    f"{call.method.path}; see its rule, and the labels and versions in the registry",
-                    {},
-                )
-            nodes = routed
-        permitted: Sequence[Node] = nodes
-        if not all(node.permits(call, now) for node in nodes):
-            permitted = [node for node in nodes if node.permits(call, now)]
-            if note is not None:
-                refused = ", ".join(node.address for node in nodes if node not in permitted)
-                note(now, "breaker", f"open at {refused}")
-            if not permitted:
-                raise self._all_open(nodes, call, now)
-            nodes = permitted
-        if route is not None and route.tried:
-            fresh = [node for node in nodes if node.address not in route.tried]
-            if note is not None and len(fresh) != len(nodes):
-                note(now, "cluster", f"prefers nodes that were not tried yet: {len(fresh)} of {len(nodes)}")
-            nodes = fresh or nodes
-        balancer = self._fleet.balancer
-        node: Any = nodes[0] if len(nodes) == 1 else balancer.pick(nodes, call)
-        if note is not None:
-            what = f"{type(balancer).__name__} of {len(nodes)}" if len(nodes) > 1 else "the only one"
-            latency_s = node.statistics.latency_s(now)
-            latency = f"latency {latency_s * 1000:.3f} ms" if latency_s else "latency not measured yet"
-            note(
-                now,
-                "balancer",
-                f"{node.address}: {what}; {node.in_flight} in flight, {latency}",
-            )
-        found: Node = node
-        return found
 
     async def _until_changed(self, at: float) -> bool:
         """Wait until something is different, but not after that time; whether it is earlier yet."""
@@ -379,7 +340,7 @@ class Pool:
         return "; ".join(told) + (f"; and {more} more" if more > 0 else "")
 
     def _none_there(self) -> RpcError:
-        return self._unavailable(
+        return unavailable(
             f"no server of {self.service} can be reached: {self._why_none()}",
             {"waited_s": self._options.wait_s},
         )
@@ -387,25 +348,7 @@ class Pool:
     def _not_pinned(self, route: Route) -> RpcError:
         """Without `waited_s`: who must go to that very node may well wait for it again."""
         message = f"{route.pinned}, the only node that may take this call, cannot be reached"
-        return self._unavailable(message, {})
-
-    def _all_open(self, nodes: Sequence[Node], call: Call, now: float) -> RpcError:
-        times = [
-            breaker.retry_at(now)
-            for node in nodes
-            for breaker in (node.breaker, node.method_breakers.get(call.method))
-            if breaker is not None and not breaker.permits(now)
-        ]
-        wait_s = max(0.0, min(times, default=now) - now)
-        return self._unavailable(
-            f"the breakers of all {len(nodes)} nodes of {self.service} are open, as calls failed there lately; "
-            f"the first lets calls through again in {wait_s:.1f} s",
-            {"retry_after_s": wait_s},
-        )
-
-    @staticmethod
-    def _unavailable(message: str, details: dict[str, Any]) -> RpcError:
-        return RpcError(Code.UNAVAILABLE, message, details, origin=Origin.LOCAL, executed=False)
+        return unavailable(message, {})
 
     def _say(self, kind: EventKind, address: str, reason: str) -> None:
         self._fleet.tell(Event(self._loop.time(), kind, address, self.service, reason))

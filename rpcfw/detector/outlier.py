@@ -101,10 +101,11 @@ class Judgement:
     why: str
 
 
-class _Record:
+class Record:
     """What is known of a node: calls since the last comparison, failures in a row, and how often it was ejected.
 
-    Of a node that is out no calls are counted, so it has too few of them to be compared.
+    Of a node that is out no calls are counted, so it has too few of them to be compared. While none is out, `good`,
+    `streak` and `total_s` may be kept by whoever makes the calls, as `Outlier.succeeded` would.
     """
 
     __slots__ = ("bad", "good", "streak", "times", "total_s")
@@ -115,6 +116,7 @@ class _Record:
         self.clear()
 
     def clear(self) -> None:
+        """Count from 0 again."""
         self.good = self.bad = 0
         self.total_s = 0.0
 
@@ -124,20 +126,25 @@ class Outlier:
 
     What is told of a node that was not added, or is out, counts nothing: calls that were under way when it was ejected
     end later. A node comes back with a clean record, and is judged anew.
+
+    Attributes:
+        out: the nodes that are out, and until when.
     """
 
-    __slots__ = ("_next_sweep", "_out", "_records", "_rules")
+    __slots__ = ("_next_sweep", "_records", "_rules", "out")
 
     def __init__(self, rules: OutlierRules = DEFAULT_RULES) -> None:
         self._rules = rules
-        self._records: dict[str, _Record] = {}
-        self._out: dict[str, float] = {}  # until when
+        self._records: dict[str, Record] = {}
+        self.out: dict[str, float] = {}
         self._next_sweep = 0.0
 
-    def add(self, node_id: str) -> None:
-        """Watch a node from now on, or go on watching it."""
-        if node_id not in self._records:
-            self._records[node_id] = _Record()
+    def add(self, node_id: str) -> Record:
+        """Watch a node from now on, or go on watching it. Its record is the same until it is forgotten."""
+        record = self._records.get(node_id)
+        if record is None:
+            record = self._records[node_id] = Record()
+        return record
 
     def forget(self, node_id: str) -> list[Judgement]:
         """The node is gone for good, or has begun anew.
@@ -145,18 +152,18 @@ class Outlier:
         Gives those that come back, because too large a share of those left would be out now.
         """
         self._records.pop(node_id, None)
-        self._out.pop(node_id, None)
+        self.out.pop(node_id, None)
         back = []
-        while len(self._out) > self._most():
-            soonest = min(self._out, key=self._out.__getitem__)
+        while len(self.out) > self._most():
+            soonest = min(self.out, key=self.out.__getitem__)
             why = f"of {len(self._records)} nodes that are left too many were out"
-            back.append(Judgement(soonest, False, self._out.pop(soonest), why))
+            back.append(Judgement(soonest, False, self.out.pop(soonest), why))
         return back
 
     def succeeded(self, node_id: str, now: float, latency_s: float) -> None:
         """A call ended well, or with an error that says nothing against the node."""
         record = self._records.get(node_id)
-        if record is None or (self._out and self.is_ejected(node_id, now)):
+        if record is None or (self.out and self.is_ejected(node_id, now)):
             return
         record.good += 1
         record.streak = 0
@@ -165,7 +172,7 @@ class Outlier:
     def failed(self, node_id: str, now: float) -> Judgement | None:
         """A call ended in a way that speaks against the node; not None when that ejects it."""
         record = self._records.get(node_id)
-        if record is None or (self._out and self.is_ejected(node_id, now)):
+        if record is None or (self.out and self.is_ejected(node_id, now)):
             return None
         record.bad += 1
         record.streak += 1
@@ -176,13 +183,13 @@ class Outlier:
 
     def is_ejected(self, node_id: str, now: float) -> bool:
         """Whether the node is out now."""
-        return now < self._out.get(node_id, now)
+        return now < self.out.get(node_id, now)
 
     def ejected(self, now: float) -> frozenset[str]:
         """The nodes that are out now."""
-        if not self._out:
+        if not self.out:
             return _NONE
-        return frozenset(node_id for node_id, until in self._out.items() if now < until)
+        return frozenset(node_id for node_id, until in self.out.items() if now < until)
 
     def panicking(self, total: int, healthy: int) -> bool:
         """Whether so few of all nodes are left, not ejected and in reach, that those which are ejected must help.
@@ -199,25 +206,25 @@ class Outlier:
         """
         judgements = [
             Judgement(node_id, False, until, "its time is over")
-            for node_id, until in self._out.items()
+            for node_id, until in self.out.items()
             if until <= now
         ]
         for judgement in judgements:
-            del self._out[judgement.node_id]
+            del self.out[judgement.node_id]
         if now < self._next_sweep:
             return judgements
         self._next_sweep = now + self._rules.interval_s
         judgements += self._compare_success_rates(now)
         judgements += self._compare_latencies(now)
         for node_id, record in self._records.items():
-            if record.times and record.good and node_id not in self._out:
+            if record.times and record.good and node_id not in self.out:
                 record.times -= 1
             record.clear()
         return judgements
 
     def next_look(self) -> float:
         """When to call `sweep` next."""
-        return min(self._next_sweep, min(self._out.values(), default=math.inf))
+        return min(self._next_sweep, min(self.out.values(), default=math.inf))
 
     def _compare_success_rates(self, now: float) -> Iterator[Judgement]:
         rules = self._rules
@@ -267,14 +274,14 @@ class Outlier:
 
     def _eject(self, node_id: str, now: float, why: str) -> Judgement | None:
         """Eject a node if there is room."""
-        if sum(now < until for until in self._out.values()) >= self._most():
+        if sum(now < until for until in self.out.values()) >= self._most():
             return None
         rules, record = self._rules, self._records[node_id]
         record.times = min(record.times + 1, math.ceil(rules.max_ejection_s / rules.ejection_s))
         record.streak = 0
         record.clear()
         until = now + min(rules.ejection_s * record.times, rules.max_ejection_s)
-        self._out[node_id] = until
+        self.out[node_id] = until
         return Judgement(node_id, True, until, f"{why}; it gets no calls for {until - now:.0f} s")
 
     def _most(self) -> int:

@@ -96,7 +96,7 @@ class Modelled:
         assert len(out) <= self.limit()
         assert out <= set(self.rows)
         assert len(outlier._records) == len(self.rows)
-        assert set(outlier._out) == set(self.until)
+        assert set(outlier.out) == set(self.until)
         if self.until:
             assert outlier.next_look() <= min(self.until.values())
         for record in outlier._records.values():
