@@ -76,6 +76,7 @@ class ClientConnection:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._pending: dict[int, Pending] = {}
         self._methods: dict[MethodSpec, Bound] = {}
+        self._heads: dict[bytes, bytes] = {}  # of metadata, the last that was seen
         self._next_stream = 1
         self._deadlines = Deadlines(self._loop, self._deadlines_of_calls, self._expire)
         self._idle_since = self._loop.time()
@@ -349,13 +350,11 @@ class ClientConnection:
         """Flags and body of a request that has metadata or is large. Raises RpcError when it is too large."""
         flags = END
         if call.metadata_bytes:
-            if _MEMORY_ON_THE_WIRE in call.metadata_bytes:
-                self._refuse_to_another(call)
-            if _KEY_ON_THE_WIRE in call.metadata_bytes:
-                self._refuse_unkept_key(call)
             flags |= METADATA
-            head = with_metadata(call.metadata_bytes, b"")
+            head = self._heads.get(call.metadata_bytes) or self._metadata_head(call)
             body = head + body if isinstance(body, bytes) else [head, *body]
+            if type(body) is bytes and len(body) <= _SMALL_BYTES:
+                return flags, body
         size, limit = size_of(body), self.session.outbox.limits.max_message_bytes
         if size > limit:
             raise RpcError(
@@ -365,6 +364,18 @@ class ClientConnection:
                 executed=False,
             )
         return flags, body
+
+    def _metadata_head(self, call: Call) -> bytes:
+        """What goes before the body; kept where it is plain, since the calls of a stub have the same."""
+        metadata = call.metadata_bytes
+        head = with_metadata(metadata, b"")
+        if _MEMORY_ON_THE_WIRE in metadata:
+            self._refuse_to_another(call)
+        elif _KEY_ON_THE_WIRE not in metadata:
+            self._heads = {metadata: head}
+        if _KEY_ON_THE_WIRE in metadata:
+            self._refuse_unkept_key(call)
+        return head
 
     def _refuse_to_another(self, call: Call) -> None:
         """A call that comes again goes to the server that may have run it, or nowhere."""
