@@ -9,6 +9,7 @@ from rpcfw.limiter.gradient import Gradient
 from rpcfw.limiter.lag import LagMeter
 from rpcfw.limiter.priority import PRIORITY, Priority, priority_of
 from rpcfw.limiter.token_bucket import TokenBucket
+from rpcfw.limiter.turns import Turns
 
 __all__ = [
     "PRIORITY",
@@ -18,5 +19,6 @@ __all__ = [
     "Priority",
     "RetryBudget",
     "TokenBucket",
+    "Turns",
     "priority_of",
 ]

@@ -18,6 +18,7 @@ from rpcfw.limiter.gradient import Gradient
 from rpcfw.limiter.lag import LagMeter
 from rpcfw.limiter.priority import Priority, priority_of
 from rpcfw.limiter.refusal import refusal
+from rpcfw.limiter.turns import Turns
 from rpcfw.mistakes import check_instance, check_number
 
 _LATE = (Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED)
@@ -26,6 +27,8 @@ _EARLY = 0.05
 """A caller's clock runs ahead of the server's by the way of the request: its RESET comes before the deadline here."""
 _LAG_TOLERANCE = (2.0, 1.0, 0.5)
 """By priority: so much of `max_lag_s`."""
+_TARGET_SHARE = 0.1
+"""Of `max_lag_s`: so long calls wait in a loop that is late all the time."""
 _NORMAL, _UNARY = Priority.NORMAL, CallKind.UNARY
 
 
@@ -35,7 +38,9 @@ class AdaptiveLimit:
     The limit is one for all methods; each is compared with its own latency without load. Beyond it calls are refused
     with RESOURCE_EXHAUSTED and ``executed=False``: sheddable ones beyond 80 % of it, and normal ones beyond 90 % from
     the first critical one on. While the loop is late by more than `max_lag_s` at this very moment, calls are refused
-    as well, sheddable ones at half of that, critical ones at twice as much.
+    as well, sheddable ones at half of that, critical ones at twice as much. A loop that has been busy with calls for
+    that long, without a pause, lets calls begin in the first tenth of it only, from turn to turn (see
+    `limiter.turns`): so a burst waits, and a load that is too much for long does not make everyone wait.
 
     Calls with streams last as long as somebody wants them to: they are refused as others are when they begin, but
     count no further. Bound them with a `ConcurrencyLimit`.
@@ -68,6 +73,7 @@ class AdaptiveLimit:
         self._lag = lag if lag is not None else LagMeter()
         self._owns_lag = lag is None and max_lag_s is not None
         self._max_lag_s = max_lag_s
+        self._turns = Turns(max_lag_s * _TARGET_SHARE, max_lag_s) if max_lag_s is not None else None
 
     @property
     def limit(self) -> int:
@@ -82,14 +88,18 @@ class AdaptiveLimit:
     def __call__(self, handler: Handler) -> Handler:
         """Wrap a handler; the limit is one for all it wraps."""
         slots, lag, owns_lag, max_lag_s = self._slots, self._lag, self._owns_lag, self._max_lag_s
+        turns = self._turns
 
         async def limited(call: Call) -> Any:
-            now = asyncio.get_running_loop().time()
+            loop = asyncio.get_running_loop()
+            now = loop.time()
             priority = priority_of(call) if call.metadata_bytes else _NORMAL
             if owns_lag:
                 lag.touch()
             if max_lag_s is not None and now - lag.due_at > max_lag_s * _LAG_TOLERANCE[priority]:
                 raise self._late(call, now)
+            if turns is not None and not turns.enter(loop, now, _LAG_TOLERANCE[priority]):
+                raise self._busy(call, turns.late_s(now))
             if not slots.enter(priority):
                 raise self._full(call, priority)
             if call.method.kind is not _UNARY:
@@ -128,6 +138,13 @@ class AdaptiveLimit:
             call,
             f"the event loop is late by {lag_s:.3g} s, and max_lag_s={self._max_lag_s:g}; try again later or another "
             "server, or move what computes off the loop with @rpcfw.method(offload='thread')",
+        )
+
+    def _busy(self, call: Call, late_s: float) -> RpcError:
+        return refusal(
+            call,
+            f"the event loop computes without a pause, and this call has waited for {late_s:.3g} s; try again later or "
+            "another server, or move what computes off the loop with @rpcfw.method(offload='thread')",
         )
 
     def _full(self, call: Call, priority: Priority) -> RpcError:
