@@ -14,6 +14,9 @@ import contextvars
 
 _SHARE = 0.1
 """Weight of the newest turn in the average."""
+_SHORT = 0.5
+_PAUSE_S = 0.001
+"""When no call has come for so long, the loop has worked off what there was."""
 _LEAST_CALLS = 2
 """A turn may last as long as so many calls, however long they take."""
 
@@ -22,8 +25,8 @@ class Turns:
     """Measures the turns of the running loop that have calls in them, as long as they are long.
 
     Args:
-        target_s: a turn up to this length is short, and calls do not begin later than this in a long one
-        interval_s: once none has been short for so long.
+        target_s: calls do not begin later than this in a turn
+        interval_s: once none has been shorter than half of that for so long.
     """
 
     __slots__ = (
@@ -33,6 +36,7 @@ class Turns:
         "_context",
         "_interval_s",
         "_loop",
+        "_pause",
         "_short_at",
         "_target_s",
     )
@@ -41,6 +45,7 @@ class Turns:
         self._target_s = target_s
         self._interval_s = interval_s
         self._loop: asyncio.AbstractEventLoop | None = None  # while it measures
+        self._pause: asyncio.TimerHandle | None = None  # after a turn without calls
         self._context = contextvars.Context()  # its own, or it would keep that of a call
         self._began_at = 0.0
         self._short_at = 0.0
@@ -56,8 +61,12 @@ class Turns:
             tolerance: times which both times are for this call.
         """
         if loop is not self._loop:
-            self._loop, self._began_at, self._short_at, self._begun = loop, now, now, 0
-            loop.call_soon(self._turn, context=self._context)
+            self._loop, self._short_at, self._pause = loop, now, None
+            self._begin(now)
+        elif self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+            self._begin(now)
         elif now - self._short_at > self._interval_s * tolerance:
             late_s = now - self._began_at
             if late_s > self._target_s * tolerance and late_s > _LEAST_CALLS * self._call_s:
@@ -69,14 +78,24 @@ class Turns:
         """For how long this turn has lasted."""
         return now - self._began_at if self._loop is not None else 0.0
 
-    def _turn(self) -> None:
-        """The next turn begins."""
+    def _begin(self, now: float) -> None:
         assert self._loop is not None
-        now = self._loop.time()
-        length_s = now - self._began_at
-        if not self._begun or length_s <= self._target_s:
-            self._loop = None
-            return
-        self._call_s += _SHARE * (length_s / self._begun - self._call_s)
         self._began_at, self._begun = now, 0
         self._loop.call_soon(self._turn, context=self._context)
+
+    def _turn(self) -> None:
+        """The next turn begins."""
+        loop = self._loop
+        assert loop is not None
+        now = loop.time()
+        length_s = now - self._began_at
+        if not self._begun:  # perhaps only because the callers had no turn yet
+            self._pause = loop.call_later(_PAUSE_S, self._rest, context=self._context)
+        elif length_s <= self._target_s * _SHORT:
+            self._rest()
+        else:
+            self._call_s += _SHARE * (length_s / self._begun - self._call_s)
+            self._begin(now)
+
+    def _rest(self) -> None:
+        self._loop = self._pause = None
