@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from rpcfw.call import Call, Handler, Route, pack_metadata
+from rpcfw.call import Attempter, Call, Handler, Recover, Route, pack_metadata
 from rpcfw.chance import new_rng
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.interface import CallKind, MethodSpec
@@ -92,26 +92,38 @@ class Retry:
                 "call would get a key of its own, and run again"
             )
 
-        async def retry(call: Call) -> Any:
+        def recover(call: Call, began: float, error: RpcError) -> Awaitable[Any]:
+            return self._repeat(handler, _Attempts(self, call, began, None), error)
+
+        attempt = (handler if isinstance(handler, Attempter) else _Attempter(handler)).attempt
+        deposit = self.budget.deposit
+        loop: asyncio.AbstractEventLoop | None = None  # whose clock is read; a stack of handlers has one loop
+
+        def retry(call: Call) -> Awaitable[Any]:
+            nonlocal loop
+            if loop is None:
+                loop = asyncio.get_running_loop()
             if call.method.kind is not _UNARY:
-                return await self._call_with_streams(handler, call)
-            loop = asyncio.get_running_loop()
-            began = loop.time()
-            self.budget.deposit(began)
-            attempts = None
-            while True:
-                try:
-                    return await handler(call)
-                except RpcError as error:
-                    if attempts is None:
-                        attempts = _Attempts(self, call, began, None)
-                    wait_s = attempts.wait_s(error)
-                    if wait_s is None:
-                        raise
-                await asyncio.sleep(wait_s)
-                call = attempts.following()
+                return self._call_with_streams(handler, call)
+            deposit(loop.time())
+            return attempt(call, recover)
 
         return retry
+
+    async def _repeat(self, handler: Handler, attempts: _Attempts, failure: RpcError) -> Any:
+        """Make a call again that has failed, for as long as that makes sense."""
+        try:
+            while True:
+                wait_s = attempts.wait_s(failure)
+                if wait_s is None:
+                    raise failure
+                await asyncio.sleep(wait_s)
+                try:
+                    return await handler(attempts.following())
+                except RpcError as error:
+                    failure = error
+        finally:
+            del failure  # whose traceback has this frame: a circle
 
     async def _call_with_streams(self, handler: Handler, call: Call) -> Any:
         kind, source, began = call.method.kind, None, asyncio.get_running_loop().time()
@@ -164,6 +176,29 @@ class Retry:
         """A wait, by chance, after the attempt of this number."""
         # 2 ** 60 is beyond any wait, and the powers of many attempts are beyond any float
         return self._rng.uniform(0, min(self._max_wait_s, self._first_wait_s * 2 ** min(attempt - 1, 60)))
+
+
+class _Attempter:
+    """Any handler as one that leaves its failures to somebody else."""
+
+    __slots__ = ("_handler",)
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def __call__(self, call: Call) -> Awaitable[Any]:
+        return self._handler(call)
+
+    async def attempt(self, call: Call, recover: Recover) -> Any:
+        began = asyncio.get_running_loop().time()
+        try:
+            return await self._handler(call)
+        except RpcError as error:
+            failure = error
+        try:
+            return await recover(call, began, failure)
+        finally:
+            del failure  # whose traceback has this frame: a circle
 
 
 class _Attempts:
