@@ -83,7 +83,7 @@ class Client:
             self._cluster = Cluster(
                 found, balancer or PowerOfTwo(), cluster or ClusterOptions(), self._shared, self._transports
             )
-            bottom = self._cluster.handler
+            bottom = self._cluster
         self._handler = chain([Retry(rng=rng)] if middleware is None else middleware, bottom)
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -45,6 +45,8 @@ class Statistics:
 
     def __init__(self, *, window_s: float = 30.0, decay_s: float = DECAY_S) -> None:
         self.in_flight = 0
+        self.peak_s = 0.0
+        self.seen_at = -math.inf
         self.successes = 0
         self.failures = 0
         self.decay_s = decay_s

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 from rpcfw.balancer import Balancer
-from rpcfw.call import Call
+from rpcfw.call import Call, Recover
 from rpcfw.cluster.events import Event, EventKind
 from rpcfw.cluster.node import Node
 from rpcfw.cluster.options import ClusterOptions
@@ -83,10 +83,12 @@ class Cluster:
             return ", ".join(endpoint.address for endpoint in self._source)
         return repr(self._source)
 
-    def handler(self, call: Call) -> Awaitable[Any]:
-        """Make a call at one of the nodes of its service."""
+    def attempt(self, call: Call, recover: Recover | None = None) -> Awaitable[Any]:
+        """Make a call at one of the nodes of its service; what `recover` makes of a failure is the outcome."""
         service = call.method.service
-        return (self._pools.get(service) or self._open(service)).call(call)
+        return (self._pools.get(service) or self._open(service)).call(call, recover)
+
+    __call__ = handler = attempt
 
     @property
     def peers(self) -> tuple[Peer, ...]:

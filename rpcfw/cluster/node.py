@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from rpcfw.balancer.statistics import Statistics
 from rpcfw.breaker import Breaker, State
-from rpcfw.call import Call
+from rpcfw.call import Call, Recover
 from rpcfw.cluster.options import ClusterOptions
 from rpcfw.cluster.peer import Peer
 from rpcfw.detector import Outlier, Record
@@ -165,47 +165,59 @@ class Node:
             return True
         return any(breaker.state(now) is not State.CLOSED for breaker in self.method_breakers.values())
 
-    async def handler(self, call: Call) -> Any:
-        """Make a call here, and remember how it went.
+    async def handler(self, call: Call, recover: Recover | None = None) -> Any:
+        """Make a call here, and remember how it went; what `recover` makes of a failure is the outcome.
 
         One coroutine does it all, and what each call needs is written out here: every call to a node passes this.
         """
-        if not self.peer.uses:
-            raise self._unlisted()
-        begun, statistics, breaker, ticket = self._now(), self.statistics, self.breaker, 0
-        if breaker is not None:
-            ticket = breaker.enter(begun)
-            if not ticket:
-                raise self._refused(breaker, "", begun)
-        of_method = self._enter_method(call, begun, ticket) if self._has_method_breakers else None
-        statistics.in_flight += 1
+        begun, statistics, breaker, ticket, of_method = self._now(), self.statistics, self.breaker, 0, None
+        entered = False
         try:
+            if not self.peer.uses:
+                raise self._unlisted()
+            if breaker is not None:
+                ticket = breaker.enter(begun)
+                if not ticket:
+                    raise self._refused(breaker, "", begun)
+            if self._has_method_breakers:
+                of_method = self._enter_method(call, begun, ticket)
+            statistics.in_flight += 1
+            entered = True
             result = await self._send(call)
         except BaseException as error:
-            self._left(self._passed(breaker, ticket, of_method), begun, self._judge(error))
-            raise
-        kind = call.method.kind
-        if kind is not _UNARY and kind.streams_out:
-            return _Items(result, _Stream(self, self._passed(breaker, ticket, of_method), begun), self._judge)
-        now = self._now()
-        if self._cold:  # the first call compares interfaces and fills caches: it says nothing of the next
-            self._cold, begun = False, now
-        statistics.in_flight -= 1
-        statistics.succeeded(now, now - begun)
-        outlier = self._outlier
-        if outlier is not None:
-            if outlier.out:
-                outlier.succeeded(self.address, now, now - begun)
-            else:
-                record = self._record
-                record.good += 1
-                record.streak = 0
-                record.total_s += now - begun
-        if breaker is not None:
-            breaker.leave(now, ticket, False)
-        if of_method is not None:
-            of_method[0].leave(now, of_method[1], False)
-        return result
+            if entered:
+                self._left(self._passed(breaker, ticket, of_method), begun, self._judge(error))
+            if recover is None or not isinstance(error, RpcError):
+                raise
+            failure = error
+        else:
+            kind = call.method.kind
+            if kind is not _UNARY and kind.streams_out:
+                passed = self._passed(breaker, ticket, of_method)
+                return _Items(result, _Stream(self, passed, begun), self._judge)
+            now = self._now()
+            if self._cold:  # the first call compares interfaces and fills caches: it says nothing of the next
+                self._cold, begun = False, now
+            statistics.in_flight -= 1
+            statistics.succeeded(now, now - begun)
+            outlier = self._outlier
+            if outlier is not None:
+                if outlier.out:
+                    outlier.succeeded(self.address, now, now - begun)
+                else:
+                    record = self._record
+                    record.good += 1
+                    record.streak = 0
+                    record.total_s += now - begun
+            if breaker is not None:
+                breaker.leave(now, ticket, False)
+            if of_method is not None:
+                of_method[0].leave(now, of_method[1], False)
+            return result
+        try:
+            return await recover(call, begun, failure)
+        finally:
+            del failure  # whose traceback has this frame: a circle
 
     def _enter_method(self, call: Call, now: float, ticket: int) -> tuple[Breaker, int] | None:
         """Pass the breaker of the method, once that of the node has given a ticket. Raises RpcError UNAVAILABLE."""

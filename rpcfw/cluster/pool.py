@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from rpcfw.balancer import Balancer, Timed
-from rpcfw.call import Call, Outcomes, Route
+from rpcfw.call import Call, Outcomes, Recover, Route
 from rpcfw.cluster.choice import Choice, unavailable
 from rpcfw.cluster.events import Event, EventKind
 from rpcfw.cluster.node import Node, WarmingNode
@@ -68,7 +68,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         if isinstance(fleet.balancer, Timed):
             fleet.balancer.use_clock(self._loop.time)
-        self._pick = fleet.balancer.pick
+        self._pick: Callable[[Sequence[Any], Call], Any] = fleet.balancer.pick  # what goes in comes out
         self._choice = Choice(service, fleet.options, fleet.balancer)
         self._make_node = WarmingNode if fleet.options.warm_up_s else Node
         rules = fleet.options.outlier
@@ -85,12 +85,13 @@ class Pool:
         self._waiting: set[asyncio.Future[bool]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def call(self, call: Call) -> Awaitable[Any]:
-        """Make a call at one of the nodes."""
+    def call(self, call: Call, recover: Recover | None = None) -> Awaitable[Any]:
+        """Make a call at one of the nodes; what `recover` makes of a failure is the outcome."""
         if self._careful or call.route is not None:
-            return self._call_carefully(call)
+            return self._call_carefully(call, recover)
         nodes = self._ready
-        return (nodes[0] if len(nodes) == 1 else self._pick(nodes, call)).handler(call)
+        node: Node = nodes[0] if len(nodes) == 1 else self._pick(nodes, call)
+        return node.handler(call, recover)
 
     async def ready(self, count: int) -> None:
         """Wait until so many nodes take calls. Raises RpcError UNAVAILABLE when the client is closed meanwhile."""
@@ -255,13 +256,24 @@ class Pool:
 
     # ---------------------------------------------------------------------------------------- the careful way
 
-    async def _call_carefully(self, call: Call) -> Any:
-        if call.route is not None and call.route.every:
-            return await self._call_every(call)
-        node = await self._choose(call)
-        if call.route is not None and node.address not in call.route.tried:
-            call.route.tried.append(node.address)
-        return await node.handler(call)
+    async def _call_carefully(self, call: Call, recover: Recover | None) -> Any:
+        began = self._loop.time()
+        try:
+            if call.route is not None and call.route.every:
+                return await self._call_every(call)
+            node = await self._choose(call)
+        except RpcError as error:
+            if recover is None:
+                raise
+            failure = error
+        else:
+            if call.route is not None and node.address not in call.route.tried:
+                call.route.tried.append(node.address)
+            return await node.handler(call, recover)
+        try:
+            return await recover(call, began, failure)
+        finally:
+            del failure  # whose traceback has this frame: a circle
 
     async def _call_every(self, call: Call) -> Outcomes:
         """Make a call at each node; a pair of address and result, or exception, for each."""
