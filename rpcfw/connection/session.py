@@ -86,7 +86,8 @@ class Session(asyncio.BufferedProtocol):
         self._ping_guard: PingGuard | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._lingering: asyncio.TimerHandle | None = None
-        self._gone = asyncio.Event()
+        self._gone = False
+        self._until_gone: asyncio.Event | None = None  # made for the first that waits: it is large, and few do
         self._pings = 0
         self._waiting_pongs: dict[int, asyncio.Future[float]] = {}
         self._reason: str | None = None
@@ -178,7 +179,10 @@ class Session(asyncio.BufferedProtocol):
 
     async def wait_closed(self) -> None:
         """Wait until the link is gone, and with it what was written has been delivered or given up."""
-        await self._gone.wait()
+        if not self._gone:
+            if self._until_gone is None:
+                self._until_gone = asyncio.Event()
+            await self._until_gone.wait()
 
     @property
     def receiving(self) -> bool:
@@ -212,7 +216,9 @@ class Session(asyncio.BufferedProtocol):
         if self._lingering is not None:
             self._lingering.cancel()
         self._lost(exc)
-        self._gone.set()
+        self._gone = True
+        if self._until_gone is not None:
+            self._until_gone.set()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._reader.target()

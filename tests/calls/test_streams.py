@@ -330,7 +330,7 @@ async def test_links_closed_amid_much_traffic_make_no_complaint(served: Served, 
         await asyncio.wait(traffic)
         assert all(task.exception() is None or isinstance(task.exception(), RpcError) for task in traffic)
         for session in (near, far.session):
-            if not session._gone.is_set():
+            if not session._gone:
                 session.link.abort()  # not to wait until the linger is over, where both sides' buffers are full
         await asyncio.gather(near.wait_closed(), far.session.wait_closed())
     assert complaints == []
