@@ -12,8 +12,7 @@ import functools
 import importlib
 import traceback
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from rpcfw.call import Call, Handler
@@ -49,6 +48,9 @@ class Executors:
         """For code that computes."""
         if self._processes is None:
             self._check_open()
+            from concurrent.futures import ProcessPoolExecutor  # few servers have such methods
+            from multiprocessing import get_context
+
             self._processes = ProcessPoolExecutor(self._sizes[1], mp_context=get_context("spawn"))
         return self._processes
 

@@ -87,7 +87,9 @@ class Session(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._lingering: asyncio.TimerHandle | None = None
         self._gone = False
-        self._until_gone: asyncio.Event | None = None  # made for the first that waits: it is large, and few do
+        self._until_gone: asyncio.Event | None = (
+            None  # made for the first that waits: it is large, and few do
+        )
         self._pings = 0
         self._waiting_pongs: dict[int, asyncio.Future[float]] = {}
         self._reason: str | None = None

@@ -15,7 +15,6 @@ import logging
 import os
 import re
 import stat
-import tomllib
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -216,6 +215,8 @@ def _parse(path: str, data: bytes) -> Listing:
 
 
 def _decode(path: str, text: str) -> Any:
+    import tomllib
+
     try:
         if path.endswith(".json"):
             return json.loads(text)

@@ -7,7 +7,6 @@ stays one, so that no installed package can take their place.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -88,6 +87,8 @@ def registry_schemes(*, openers: Mapping[str, Opener] = MappingProxyType({})) ->
 
 def near_scheme(url: str, schemes: Sequence[str]) -> str:
     """The scheme that a URL was probably meant to have; empty where none is like it."""
+    import difflib
+
     return next(iter(difflib.get_close_matches(_scheme(url), schemes, n=1)), "")
 
 
