@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Iterator
 
 _SLOW_CALLS = 20
@@ -236,10 +237,8 @@ class Outlier:
         )
         if len(rates) < rules.min_hosts:
             return
-        from statistics import fmean, pstdev  # few clients come so far, and all would load it
-
-        average = fmean(rate for rate, _ in rates)
-        deviation = pstdev(rate for rate, _ in rates)
+        average = statistics.fmean(rate for rate, _ in rates)
+        deviation = statistics.pstdev(rate for rate, _ in rates)
         least = average - max(rules.success_rate_stdev * deviation, rules.success_rate_margin)
         for rate, node_id in rates:  # the worst first: the others may find no room
             if rate < least:
@@ -262,9 +261,7 @@ class Outlier:
         )
         if len(means_s) < _SLOW_HOSTS:
             return
-        from statistics import median
-
-        median_s = median(mean_s for mean_s, _ in means_s)
+        median_s = statistics.median(mean_s for mean_s, _ in means_s)
         for mean_s, node_id in means_s:
             if mean_s > rules.slow_factor * median_s and mean_s >= rules.slow_least_s:
                 why = (
