@@ -56,11 +56,11 @@ class RetryBudget:
         self._fresh = 0  # calls that have brought in nothing yet
         self._next = -math.inf  # when it ends
 
-    def deposit(self, now: float) -> None:
-        """A call is made for the first time."""
+    def deposit(self, now: float, calls: int = 1) -> None:
+        """So many calls are made for the first time."""
         if now >= self._next:
             self._turn(now)
-        self._fresh += 1
+        self._fresh += calls
 
     def withdraw(self, now: float) -> bool:
         """A call is to be repeated: whether it may. What came of it is told with `refund`, where it cost nothing."""

@@ -36,6 +36,8 @@ _SPAN = ":span"
 _GIVES_KEYS = "gives_keys"  # what DedupeKeys makes is known by it
 _MEMORY_OF_PEER = "memory"
 """Among the details of an error: the memory of calls that the server has which the call was sent to."""
+_PAID_TOGETHER = 32
+"""So many calls are told to the budget at once: a clock for each would cost more than the rest of this."""
 _BEYOND_S = 0.1
 """The least wait of those attempts that the deadline bounds, and not their number."""
 
@@ -92,20 +94,24 @@ class Retry:
                 "call would get a key of its own, and run again"
             )
 
-        def recover(call: Call, began: float, error: RpcError) -> Awaitable[Any]:
-            return self._repeat(handler, _Attempts(self, call, began, None), error)
-
         attempt = (handler if isinstance(handler, Attempter) else _Attempter(handler)).attempt
         deposit = self.budget.deposit
-        loop: asyncio.AbstractEventLoop | None = None  # whose clock is read; a stack of handlers has one loop
+        unpaid = 0  # calls that have not been told to the budget, which is done for many at a time
+
+        def recover(call: Call, began: float, error: RpcError) -> Awaitable[Any]:
+            nonlocal unpaid
+            deposit(asyncio.get_running_loop().time(), unpaid)
+            unpaid = 0
+            return self._repeat(handler, _Attempts(self, call, began, None), error)
 
         def retry(call: Call) -> Awaitable[Any]:
-            nonlocal loop
-            if loop is None:
-                loop = asyncio.get_running_loop()
+            nonlocal unpaid
             if call.method.kind is not _UNARY:
                 return self._call_with_streams(handler, call)
-            deposit(loop.time())
+            unpaid += 1
+            if unpaid == _PAID_TOGETHER:
+                deposit(asyncio.get_running_loop().time(), unpaid)
+                unpaid = 0
             return attempt(call, recover)
 
         return retry
