@@ -24,6 +24,7 @@ class Statistics:
         peak_s: the peak EWMA as it was at `seen_at`; 0 before the first call.
         seen_at: when a call ended last; minus infinity before that.
         decay_s: it falls to `1 / e` in that time.
+        picked_at: when a balancer to which that matters picked the node last; minus infinity before that.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class Statistics:
         "failures",
         "in_flight",
         "peak_s",
+        "picked_at",
         "seen_at",
         "successes",
     )
@@ -46,7 +48,7 @@ class Statistics:
     def __init__(self, *, window_s: float = 30.0, decay_s: float = DECAY_S) -> None:
         self.in_flight = 0
         self.peak_s = 0.0
-        self.seen_at = -math.inf
+        self.picked_at = self.seen_at = -math.inf
         self.successes = 0
         self.failures = 0
         self.decay_s = decay_s
