@@ -302,7 +302,7 @@ class WarmingNode(Node):
     __slots__ = ("_weight",)
 
     @property
-    def weight(self) -> float:
+    def weight(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]  # it can be set as well
         """As registered, less while the server warms up."""
         return self._weight * self.peer.warmth(self._now())
 
