@@ -302,12 +302,12 @@ class WarmingNode(Node):
     __slots__ = ("_weight",)
 
     @property
-    def weight(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]  # it can be set as well
+    def weight(self) -> float:
         """As registered, less while the server warms up."""
         return self._weight * self.peer.warmth(self._now())
 
     @weight.setter
-    def weight(self, weight: float) -> None:
+    def weight(self, weight: float) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # it can be set
         self._weight = weight
 
 
