@@ -45,6 +45,10 @@ class Caller(Protocol):
 class Stub:
     """Base of generated stubs. Cheap to make, shares the client's connections, safe for many tasks at a time."""
 
+    # a copy with options has them at hand as the original does, which it would not in a dict
+    __slots__ = ("_client", "_default_timeout_s", "_handler", "_loop", "_metadata", "_reply_metadata", "_route",
+                 "_timeout_s")  # fmt: skip
+
     service: ClassVar[ServiceSpec]
 
     def __init__(self, client: Caller) -> None:
