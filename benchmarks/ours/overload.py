@@ -12,12 +12,10 @@ import rpcfw
 from benchmarks.drive import WARM_UP_S, keep_in_flight, offer
 from benchmarks.ours.contract import Digest
 from benchmarks.subject import Sample, Subject, Task, Workload
-from rpcfw.limiter.lag import LagMeter
 from rpcfw.middleware import AdaptiveLimit
 
 _IN_FLIGHT = 4
 _TIMES = 3
-_LAG_INTERVAL_S, _MAX_LAG_S = 0.005, 0.01
 
 
 class Overload(Subject):
@@ -26,9 +24,7 @@ class Overload(Subject):
     name = "rpcfw, overloaded"
     packages = ("rpcfw", "uvloop")
     workloads = frozenset({Workload.OVERLOAD})
-    setting = (
-        f"handlers of some 0.3 ms, AdaptiveLimit(lag=LagMeter({_LAG_INTERVAL_S}), max_lag_s={_MAX_LAG_S})"
-    )
+    setting = "handlers of some 0.3 ms, AdaptiveLimit()"
 
     def serve(self, ready: Callable[[str], None]) -> None:
         uvloop.run(_serve(ready))
@@ -38,10 +34,7 @@ class Overload(Subject):
 
 
 async def _serve(ready: Callable[[str], None]) -> None:
-    lag = LagMeter(_LAG_INTERVAL_S)  # the usual 50 ms would be all that p99 may be
-    lag.start()
-    limit = AdaptiveLimit(lag=lag, max_lag_s=_MAX_LAG_S)
-    async with rpcfw.serve(Digest(), middleware=[limit]) as server:
+    async with rpcfw.serve(Digest(), middleware=[AdaptiveLimit()]) as server:
         ready(str(server.endpoint))
         await server.wait_closed()
 

@@ -94,7 +94,8 @@ class Turns:
         elif length_s <= self._target_s * _SHORT:
             self._rest()
         else:
-            self._call_s += _SHARE * (length_s / self._begun - self._call_s)
+            call_s, known_s = length_s / self._begun, self._call_s
+            self._call_s = known_s + _SHARE * (call_s - known_s) if known_s else call_s
             self._begin(now)
 
     def _rest(self) -> None:

@@ -27,8 +27,8 @@ _EARLY = 0.05
 """A caller's clock runs ahead of the server's by the way of the request: its RESET comes before the deadline here."""
 _LAG_TOLERANCE = (2.0, 1.0, 0.5)
 """By priority: so much of `max_lag_s`."""
-_TARGET_SHARE = 0.1
-"""Of `max_lag_s`: so long calls wait in a loop that is late all the time."""
+_TARGET_SHARE, _INTERVAL_SHARE = 0.1, 0.5
+"""Of `max_lag_s`: how long calls wait in a loop that is late all the time, and when it counts as such."""
 _NORMAL, _UNARY = Priority.NORMAL, CallKind.UNARY
 
 
@@ -39,7 +39,7 @@ class AdaptiveLimit:
     with RESOURCE_EXHAUSTED and ``executed=False``: sheddable ones beyond 80 % of it, and normal ones beyond 90 % from
     the first critical one on. While the loop is late by more than `max_lag_s` at this very moment, calls are refused
     as well, sheddable ones at half of that, critical ones at twice as much. A loop that has been busy with calls for
-    that long, without a pause, lets calls begin in the first tenth of it only, from turn to turn (see
+    half of that, without a pause, lets calls begin in the first tenth of it only, from turn to turn (see
     `limiter.turns`): so a burst waits, and a load that is too much for long does not make everyone wait.
 
     Calls with streams last as long as somebody wants them to: they are refused as others are when they begin, but
@@ -73,7 +73,9 @@ class AdaptiveLimit:
         self._lag = lag if lag is not None else LagMeter()
         self._owns_lag = lag is None and max_lag_s is not None
         self._max_lag_s = max_lag_s
-        self._turns = Turns(max_lag_s * _TARGET_SHARE, max_lag_s) if max_lag_s is not None else None
+        self._turns: Turns | None = None
+        if max_lag_s is not None:
+            self._turns = Turns(max_lag_s * _TARGET_SHARE, max_lag_s * _INTERVAL_SHARE)
 
     @property
     def limit(self) -> int:
