@@ -70,6 +70,7 @@ class Session(asyncio.BufferedProtocol):
             max_assemblies=settings.max_assemblies,
             budget=resources.budget,
             max_hello_bytes=max_hello_bytes,
+            parts=True,
         )
         self.settings = settings
         self.budget = resources.budget
@@ -196,6 +197,11 @@ class Session(asyncio.BufferedProtocol):
     def refused(self) -> set[int]:
         """Streams whose large message found no memory."""
         return self._reader.refused
+
+    @property
+    def head(self) -> bytes:
+        """What goes before the body of a frame with the flag PARTED, while that is handled."""
+        return self._reader.head
 
     # asyncio's side
 

@@ -264,7 +264,7 @@ async def test_memory_for_large_messages_is_refused_beyond_the_budget_and_given_
     peer.write(frame(RESET, 0, 0, 77, int(Code.CANCELLED)) + peer.chunks("blob", blob))
     assert len(await peer.reply(peer.last_stream)) == 3 * MB
     assert shop.server._resources.budget.used == 0
-    peer.write(frame(CHUNK, 0, 0, 88, MB, bytes(200_000)) + peer.request("nothing", {}))
+    peer.write(frame(CHUNK, 0, 0, 88, 4 * MB, bytes(200_000)) + peer.request("nothing", {}))
     await peer.reply(peer.last_stream)
     assert shop.server._resources.budget.used == 200_000
     await peer.close()

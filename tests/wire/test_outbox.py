@@ -108,10 +108,10 @@ async def test_a_large_body_goes_in_chunks_and_the_last_part_in_its_own_frame() 
         (CHUNK, 0, 1, 2 * FRAME + 1, FRAME),
         (CHUNK, 0, 2, 2 * FRAME, FRAME),
         (CHUNK, 0, 1, 2 * FRAME + 1, FRAME),
+        (REPLY, END, 1, 0, 1),  # what is so little does not wait for its turn
         (REPLY, END, 2, 0, FRAME),
-        (REPLY, END, 1, 0, 1),
     ]
-    assert sender.received() == [(REPLY, 2, b"\2" * 2 * FRAME), (REPLY, 1, b"\1" * (2 * FRAME + 1))]
+    assert sender.received() == [(REPLY, 1, b"\1" * (2 * FRAME + 1)), (REPLY, 2, b"\2" * 2 * FRAME)]
 
 
 async def test_a_small_call_is_written_between_the_chunks_of_a_large_message() -> None:
