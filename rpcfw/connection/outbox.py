@@ -247,6 +247,7 @@ class Outbox:
                 self._bulk.insert(min(self.limits.max_assemblies - 1, len(self._bulk)), bulk)
             if not self._bulk:
                 break
+        self._spin.expect()
         self._write_parts(parts)
         if self.congested:
             self._burst = 1

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from typing import Any
 
 from rpcfw.codec import Plan
 from rpcfw.connection.outbox import Outbox
 from rpcfw.errors import Code, ProtocolError, RpcError
+from rpcfw.items import Batch
 from rpcfw.wire.frames import ITEMS
 from rpcfw.wire.reader import Budget
 from rpcfw.wire.window import ReceiveWindow, SendWindow, cost_of
@@ -31,7 +32,6 @@ class ItemSender:
 
     __slots__ = (
         "_batch",
-        "_bytes",
         "_granted",
         "_loop",
         "_outbox",
@@ -49,7 +49,6 @@ class ItemSender:
         self._stream = stream
         self._window = SendWindow(outbox.limits.window_bytes)
         self._batch: list[bytes] = []
-        self._bytes = 0
         self._scheduled = False
         self._over = False
         self._granted: asyncio.Future[None] | None = None
@@ -58,35 +57,35 @@ class ItemSender:
         """Send all items. The iterator is closed when this ends, however it ends. Raises what the iterator raises,
         and MessageError for an item that cannot travel.
         """
-        window, outbox, encode = self._window, self._outbox, self._plan.encode
+        window, outbox, batch, encode = self._window, self._outbox, self._batch, self._plan.encode
         iterator = aiter(items)
-        most = outbox.limits.max_message_bytes - _ARRAY_HEAD_BYTES
+        size, most = 0, outbox.limits.max_message_bytes - _ARRAY_HEAD_BYTES
         try:
             async for item in iterator:
                 try:
-                    data = encode(item)
+                    data: Any = encode(item)  # bytes: items are never sent in parts
                 except Exception as error:
                     raise self._plan.encoding_error(error, item) from error
-                if not isinstance(data, bytes):
-                    data = b"".join(data)
-                if self._bytes + len(data) > most:
+                size += len(data)
+                if size > most:
                     self._check_size(len(data), most)
                     await self._send_batch()
-                while window.credit <= 0 or outbox.congested:
-                    await self._wait()
-                self._batch.append(data)
-                self._bytes += len(data)
-                if len(self._batch) >= _BATCH_ITEMS or self._bytes >= _BATCH_BYTES:
+                if not batch:
+                    size = len(data)
+                    while window.credit <= 0 or outbox.congested:
+                        await self._wait()
+                    if not self._scheduled:
+                        self._scheduled = True
+                        self._loop.call_soon(self._turn)
+                batch.append(data)
+                if len(batch) >= _BATCH_ITEMS or size >= _BATCH_BYTES:
                     await self._send_batch()
-                elif not self._scheduled:
-                    self._scheduled = True
-                    self._loop.call_soon(self._turn)
             await self._send_batch()
         except Exception:
             await self._send_batch()  # what was yielded before still arrives
             raise
         finally:
-            self._batch.clear()
+            batch.clear()
             close = getattr(iterator, "aclose", None)
             if close is not None:
                 await close()
@@ -135,14 +134,16 @@ class ItemSender:
     def _flush(self) -> None:
         batch = self._batch
         count = len(batch)
-        if not count or self._over:
+        if not count:
+            return
+        if self._over:
+            batch.clear()
             return
         head = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
         body = head + b"".join(batch)
         self._window.credit -= cost_of(len(body), count)
         self._outbox.send(ITEMS, 0, 0, self._stream, count, body)
-        self._batch = []
-        self._bytes = 0
+        batch.clear()
 
 
 class ItemReceiver:
@@ -249,14 +250,23 @@ class ItemReceiver:
 
     async def items(self) -> AsyncIterator[Any]:
         """The items in order. Closing or leaving it early abandons the stream."""
+        batches = self.batches()
+        try:
+            async for batch in batches:
+                for item in batch:
+                    yield item
+        finally:
+            await batches.aclose()
+
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        """The items as they came: a batch counts as taken when the next is asked for. Otherwise as `items`."""
         batches = self._batches
         try:
             while True:
                 while batches:
                     items, cost, held = batches.popleft()
                     self._budget.give(held)
-                    for item in items:
-                        yield item
+                    yield items
                     granted = self._window.consume(cost)
                     if granted and not self._ended:
                         self._grant(granted)
