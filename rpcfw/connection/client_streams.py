@@ -78,7 +78,7 @@ class ClientStreams:
                 self._session.settings.window_bytes,
                 self._session.budget,
                 lambda credit: outbox.send(CREDIT, 0, 0, stream, credit),
-                lambda: self._give_up(stream, Code.CANCELLED, None),
+                lambda problem: self._abandon(stream, problem),
             )
             future.add_done_callback(receiver.end_with)
         outbox.send(REQUEST, flags, method, stream, extra, body)
@@ -122,9 +122,7 @@ class ClientStreams:
         problem = receiver.take(body, extra, kept=stream not in self._unkept)
         if problem is not None:
             self._unkept.discard(stream)
-            code = Code.INTERNAL if problem.code is Code.INVALID_ARGUMENT else problem.code
-            error = RpcError(code, problem.message, origin=Origin.CONNECTION, executed=True)
-            self._give_up(stream, problem.code, error)
+            self._abandon(stream, problem)
 
     def take_credit(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         """Take a CREDIT frame."""
@@ -146,6 +144,18 @@ class ClientStreams:
             await batches.aclose()
             self._forget(stream, receiver, None)
             await _end(pump)
+
+    def _abandon(self, stream: int, problem: RpcError | None) -> RpcError | None:
+        """A stream from the server ends early here, because its consumer wants no more, or because of a problem with
+        what came. Returns that as the consumer is told it.
+        """
+        if problem is None:
+            self._give_up(stream, Code.CANCELLED, None)
+            return None
+        code = Code.INTERNAL if problem.code is Code.INVALID_ARGUMENT else problem.code
+        error = RpcError(code, problem.message, origin=Origin.CONNECTION, executed=True)
+        self._give_up(stream, problem.code, error)
+        return error
 
     def _forget(self, stream: int, receiver: ItemReceiver, pump: _Pump | None) -> None:
         """Nobody reads this stream any more; it may never have been begun."""

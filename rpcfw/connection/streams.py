@@ -21,6 +21,8 @@ HELD_BYTES = 64 * 1024
 _BATCH_ITEMS = 64
 _BATCH_BYTES = 32 * 1024
 _ARRAY_HEAD_BYTES = 3
+_LENGTH_BYTES = {0xDC: 2, 0xDD: 4}
+"""How wide the length of an array is, where it does not stand in the head itself."""
 
 
 class ItemSender:
@@ -149,8 +151,8 @@ class ItemSender:
 class ItemReceiver:
     """Holds what came of a stream until it is iterated over, and grants credit for what was taken.
 
-    Items are validated on arrival. Memory is bounded by the window, and large batches count against the budget until
-    they are consumed. Made for one consumer.
+    Items are validated when they are taken, those of large batches on arrival. Memory is bounded by the window, and
+    large batches count against the budget until they are consumed. Made for one consumer.
 
     Args:
         plan: of the items.
@@ -158,7 +160,8 @@ class ItemReceiver:
         window_bytes: credit of the stream at its start.
         budget: memory for large messages.
         grant: sends credit to the peer.
-        abandon: called when the consumer stops before the end.
+        abandon: called when the stream ends early on this side: because the consumer stops, or because of an item that
+            does not fit, and then it may return another error to tell the consumer.
     """
 
     __slots__ = (
@@ -181,7 +184,7 @@ class ItemReceiver:
         window_bytes: int,
         budget: Budget,
         grant: Callable[[int], None],
-        abandon: Callable[[], None],
+        abandon: Callable[[RpcError | None], RpcError | None],
     ) -> None:
         self._plan = plan
         self._path = path
@@ -189,13 +192,16 @@ class ItemReceiver:
         self._budget = budget
         self._grant = grant
         self._abandon = abandon
-        self._batches: deque[tuple[list[Any], int, int]] = deque()
+        self._batches: deque[tuple[Batch | bytes | memoryview, int, int]] = deque()
         self._ended = False
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def take(self, body: bytes | memoryview, count: int, *, kept: bool) -> RpcError | None:
         """A batch came; returns why it cannot be used, if so.
+
+        A small one is decoded when it is taken: objects made here for a whole window would be cold again by the time
+        somebody looks at them, which costs more than to make them.
 
         Args:
             body: the batch, empty where the reader had no memory for it.
@@ -218,16 +224,18 @@ class ItemReceiver:
                 "of max_memory_bytes here"
             )
             return RpcError(Code.RESOURCE_EXHAUSTED, message)
-        try:
-            items = self._plan.decode(body)
-        except Exception as error:
+        batch: Batch | bytes | memoryview = body
+        if held:
+            try:
+                batch = self._plan.decode(body)
+            except Exception as error:
+                self._budget.give(held)
+                return self._misfit(error, body)
+        length = _length_of(body) if batch is body else len(batch)
+        if length != count:
             self._budget.give(held)
-            problem = self._plan.decoding_error(error, body)
-            return RpcError(Code.INVALID_ARGUMENT, f"{self._path}: an item does not fit: {problem}")
-        if len(items) != count:
-            self._budget.give(held)
-            raise ProtocolError(f"{self._path}: a batch of {len(items):,} items says that it has {count:,}")
-        self._batches.append((items, cost, held))
+            raise ProtocolError(f"{self._path}: a batch of {length:,} items says that it has {count:,}")
+        self._batches.append((batch, cost, held))
         self._wake()
         return None
 
@@ -243,9 +251,7 @@ class ItemReceiver:
 
     def drop(self) -> None:
         """The call is over: nothing here is delivered any more, and a consumer that still waits is told so."""
-        for _, _, held in self._batches:
-            self._budget.give(held)
-        self._batches.clear()
+        self._discard()
         self.end(RpcError(Code.CANCELLED, f"{self._path}: the call ended before its stream did"))
 
     async def items(self) -> AsyncIterator[Any]:
@@ -264,9 +270,9 @@ class ItemReceiver:
         try:
             while True:
                 while batches:
-                    items, cost, held = batches.popleft()
+                    batch, cost, held = batches.popleft()
                     self._budget.give(held)
-                    yield items
+                    yield self._decoded(batch) if isinstance(batch, bytes | memoryview) else batch
                     granted = self._window.consume(cost)
                     if granted and not self._ended:
                         self._grant(granted)
@@ -277,7 +283,27 @@ class ItemReceiver:
                 await self._waiter
         finally:
             if not self._ended:
-                self._abandon()
+                self._abandon(None)
+
+    def _decoded(self, body: bytes | memoryview) -> Batch:
+        """A batch that is taken. Raises RpcError, and nothing after it counts, where an item does not fit."""
+        try:
+            items: list[Any] = self._plan.decode(body)
+        except Exception as error:
+            problem = self._misfit(error, body)
+            self._ended, self._error = True, None
+            self._discard()
+            raise self._abandon(problem) or problem from None
+        return items
+
+    def _misfit(self, error: Exception, body: bytes | memoryview) -> RpcError:
+        problem = self._plan.decoding_error(error, body)
+        return RpcError(Code.INVALID_ARGUMENT, f"{self._path}: an item does not fit: {problem}")
+
+    def _discard(self) -> None:
+        for _, _, held in self._batches:
+            self._budget.give(held)
+        self._batches.clear()
 
     def _raise_once(self) -> None:
         """Raise the error, if there is one, and forget it: its traceback will have frames that have this receiver."""
@@ -293,3 +319,12 @@ class ItemReceiver:
             with contextlib.suppress(asyncio.InvalidStateError):
                 self._waiter.set_result(None)
             self._waiter = None
+
+
+def _length_of(body: bytes | memoryview) -> int:
+    """How many values the array has that a batch is; 0 where it is none."""
+    head = body[0] if len(body) else 0
+    if head & 0xF0 == 0x90:
+        return head & 0x0F
+    width = _LENGTH_BYTES.get(head, 0)
+    return int.from_bytes(body[1 : 1 + width], "big")

@@ -169,7 +169,7 @@ async def test_a_bomb_among_items_is_refused(opened: Opened) -> None:
     shop = await opened()
     peer = await shop.peer()
     peer.write(peer.request("into", {"step": "succeed"}, flags=0))
-    peer.write(frame(ITEMS, 0, 0, 1, 3, nested(3000)))
+    peer.write(frame(ITEMS, 0, 0, 1, 1, nested(3000)))
     error = await peer.refusal(1)
     assert error.code is Code.INVALID_ARGUMENT
     assert "an item does not fit" in error.message
