@@ -6,11 +6,23 @@ last one, the stub, takes them apart. Layers that know nothing of it may iterate
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import Any, Protocol, Self
 
 Batch = Sequence[Any]
 """Some items in order, at least one."""
+
+
+class Batches(Protocol):
+    """An async iterator of batches that can be closed."""
+
+    def __aiter__(self) -> AsyncIterator[Batch]: ...
+
+    def __anext__(self) -> Awaitable[Batch]: ...
+
+    def aclose(self) -> Awaitable[None]:
+        """End it."""
+        ...
 
 
 class Items:
@@ -22,37 +34,41 @@ class Items:
 
     __slots__ = ("_at_hand", "_batches")
 
-    def __init__(self, batches: AsyncGenerator[Batch, None]) -> None:
+    def __init__(self, batches: Batches) -> None:
         self._batches = batches
         self._at_hand: Iterator[Any] | None = None
 
-    def __aiter__(self) -> Items:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
         while True:
             for item in self._at_hand or ():
                 return item
-            self._at_hand = iter(await anext(self._batches))
+            self._at_hand = iter(await self._batches.__anext__())
 
     async def aclose(self) -> None:
         """End the stream; what was not taken is lost."""
         self._at_hand = None
         await self._batches.aclose()
 
-    def batches(self) -> AsyncIterator[Batch]:
-        """The items in the batches they came in; closing this object closes them. Begins with the rest of one that was
-        begun item by item.
+    def batches(self) -> Batches:
+        """The items in the batches they came in, beginning with the rest of one that was begun item by item.
+
+        Closing either this object or those ends the stream.
         """
         return self._batches if self._at_hand is None else self._rest()
 
-    async def _rest(self) -> AsyncIterator[Batch]:
+    async def _rest(self) -> AsyncGenerator[Batch, None]:
         begun = list(self._at_hand or ())
         self._at_hand = None
-        if begun:
-            yield begun
-        async for batch in self._batches:
-            yield batch
+        try:
+            if begun:
+                yield begun
+            async for batch in self._batches:
+                yield batch
+        finally:
+            await self._batches.aclose()
 
 
 class _Singles:
@@ -63,7 +79,7 @@ class _Singles:
     def __init__(self, items: Any) -> None:
         self._items: AsyncIterator[Any] = aiter(items)
 
-    def __aiter__(self) -> _Singles:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Batch:
@@ -71,5 +87,18 @@ class _Singles:
 
 
 def batches_of(items: Any) -> AsyncIterator[Batch]:
-    """Any async iterable of items in batches: those they came in, if it knows of them, else of one item each."""
-    return items.batches() if isinstance(items, Items) else _Singles(items)
+    """Any async iterable of items in batches: those they came in, if it knows of them, else of one item each.
+
+    Close the iterable, not what is returned.
+    """
+    return aiter(items.batches()) if isinstance(items, Items) else _Singles(items)
+
+
+def through(items: Any, layer: Callable[[Any], Any]) -> Any:
+    """Items behind a layer that hands on whatever it is given, be that single items or batches.
+
+    Args:
+        items: an async iterable.
+        layer: makes an async iterator that can be closed, of one that it is given and closes.
+    """
+    return Items(layer(items.batches())) if isinstance(items, Items) else layer(items)

@@ -19,6 +19,7 @@ from rpcfw.detector import Outlier
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.interface import MethodSpec
+from rpcfw.items import through
 from rpcfw.registry import Registration
 
 Passed = tuple[tuple[Breaker, int], ...]
@@ -154,7 +155,8 @@ class Node:
             self._left(breakers, begun, self._judge(error))
             raise
         if call.method.kind.streams_out:
-            return _Items(result, _Stream(self, breakers, begun), self._judge)
+            stream = _Stream(self, breakers, begun)
+            return through(result, lambda items: _Items(items, stream, self._judge))
         now = self._now()
         if (
             self._cold

@@ -70,8 +70,8 @@ class Session(asyncio.BufferedProtocol):
             max_assemblies=settings.max_assemblies,
             budget=resources.budget,
             max_hello_bytes=max_hello_bytes,
-            parts=True,
         )
+        self._reader.parts = True
         self.settings = settings
         self.budget = resources.budget
         self._spin = resources.spin

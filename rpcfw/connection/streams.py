@@ -18,7 +18,7 @@ from rpcfw.wire.window import ReceiveWindow, SendWindow, cost_of
 
 HELD_BYTES = 64 * 1024
 """Messages of at least this size count against the memory budget for as long as they are held."""
-_BATCH_ITEMS = 64
+_BATCH_ITEMS = 128
 _BATCH_BYTES = 32 * 1024
 _ARRAY_HEAD_BYTES = 3
 _LENGTH_BYTES = {0xDC: 2, 0xDD: 4}

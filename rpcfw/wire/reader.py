@@ -35,8 +35,8 @@ _PEEK_BYTES = 4096
 _DIRECT_BYTES = 4096
 """An incomplete frame of at least this size is read straight into a buffer of its own."""
 _TAIL_BYTES = 256
-"""The end of a body in parts is read apart: whoever reads holds a view of where it reads to until that is dealt with, and
-with a view of them those `bytes` cannot be given out uncopied."""
+"""The end of a body in parts is read apart: whoever reads holds a view of where it reads to until that is dealt with,
+and with a view of them those `bytes` cannot be given out uncopied."""
 _OF_MESSAGES = frozenset((CHUNK, REQUEST, REPLY, ITEMS))
 """Frames that carry a message or part of one. Others may come between the chunks of a message."""
 _PARTED = frozenset((REQUEST, REPLY))
@@ -104,10 +104,10 @@ class FrameReader:
         max_assemblies: how many chunked messages may be on their way at a time.
         budget: memory for chunked messages, shared with other readers.
         max_hello_bytes: largest body of the first frame, if a stranger may send less than others.
-        parts: receive a large REQUEST or REPLY that ends with a binary value in parts: its frame comes with the flag
-            PARTED, the `bytes` of that value as its body, and what goes before in `head`.
 
     Attributes:
+        parts: set it to receive a large REQUEST or REPLY that ends with a binary value in parts: its frame comes with
+            the flag PARTED, the `bytes` of that value as its body, and what goes before in `head`.
         head: see `parts`.
         error: what the peer did wrong; the frames before it are still good, nothing after it is read.
         refused: streams whose message found no memory; their frame comes with an empty body. The owner removes them.
@@ -122,7 +122,6 @@ class FrameReader:
         max_assemblies: int,
         budget: Budget,
         max_hello_bytes: int | None = None,
-        parts: bool = False,
     ) -> None:
         self._scratch = scratch
         self._peek = scratch[:_PEEK_BYTES]
@@ -140,7 +139,7 @@ class FrameReader:
         self.max_assemblies = max_assemblies
         self.budget = budget
         self._max_hello_bytes = max_frame_bytes if max_hello_bytes is None else max_hello_bytes
-        self._parts = parts
+        self.parts = False
         self.head = b""
         self._closed = False
         self.refused: set[int] = set()
@@ -310,7 +309,7 @@ class FrameReader:
 
     def _finish_direct(self, handlers: OnFrames) -> int:
         header = self._header
-        _, kind, flags, method, stream, extra = header
+        _, kind, _, _, stream, _ = header
         if kind == CHUNK or (stream in self._assemblies and kind in _OF_MESSAGES):
             return self._complete(header, handlers)
         if kind == RESET:
@@ -330,7 +329,7 @@ class FrameReader:
         if assembly is None:
             if kind != CHUNK:
                 may_part = (
-                    self._parts
+                    self.parts
                     and length >= LARGE_BYTES
                     and kind in _PARTED
                     and not flags & _BEGINS_OTHERWISE
@@ -374,7 +373,7 @@ class FrameReader:
         if len(self._assemblies) >= self.max_assemblies:
             raise ProtocolError(f"more than {self.max_assemblies} chunked messages at a time")
         taken = total >= LARGE_BYTES and is_trusted(total, len(first)) and self.budget.take(total)
-        body = LargeBody(total, first, taken=taken, may_part=self._parts and total >= LARGE_BYTES)
+        body = LargeBody(total, first, taken=taken, may_part=self.parts and total >= LARGE_BYTES)
         assembly = self._assemblies[stream] = Assembly(total, body)
         assembly.held = body.taken
         return assembly

@@ -268,7 +268,7 @@ async def test_an_item_that_does_not_fit_fails_its_call_and_what_follows_it_is_d
 
 async def test_nothing_that_comes_after_the_end_of_a_stream_is_delivered() -> None:
     granted: list[int] = []
-    receiver = ItemReceiver(plan_of_items(int), "a.B/c", 1000, Budget(1000), granted.append, lambda: None)
+    receiver = ItemReceiver(plan_of_items(int), "a.B/c", 1000, Budget(1000), granted.append, lambda _: None)
     for item in (1, 2, 3):
         assert receiver.take(bytes((0x91, item)), 1, kept=True) is None
         if item == 2:
