@@ -329,10 +329,7 @@ class FrameReader:
         if assembly is None:
             if kind != CHUNK:
                 may_part = (
-                    self.parts
-                    and length >= LARGE_BYTES
-                    and kind in _PARTED
-                    and not flags & _BEGINS_OTHERWISE
+                    self.parts and length >= LARGE_BYTES and kind in _PARTED and not flags & _BEGINS_OTHERWISE
                 )
                 trusted = length >= LARGE_BYTES and is_trusted(length, len(first))
                 large = self._large = LargeBody(length, first, taken=trusted, may_part=may_part)

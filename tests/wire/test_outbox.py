@@ -239,6 +239,30 @@ async def test_nothing_is_written_after_the_end() -> None:
     assert sender.said() == []
 
 
+async def test_chunks_go_together_once_the_link_has_taken_some_and_alone_once_it_has_not() -> None:
+    sender = Sender()
+    sender.send(1, 16 * FRAME)
+    await turn(20)
+    writes = [len(split(data)) for data in sender.link.written]
+    assert writes[:3] == [1, 2, 1]  # four a turn
+    assert writes[3:] == [4, 4, 4]
+    sender.said()
+    sender.link.limit = 2 * FRAME  # now it is full after some of them
+    for stream in (2, 3):
+        sender.send(stream, 10 * FRAME)
+    await turn(3)
+    assert [len(split(data)) for data in sender.link.written] == [4]
+    sender.link.relieve()
+    await turn(3)
+    assert [len(split(data)) for data in sender.link.written] == [4, 1, 2]
+    sender.send(4, 5)
+    sender.link.limit = None
+    for _ in range(20):
+        sender.link.relieve()
+        await turn()
+    assert [stream for _, stream, _ in sender.received()] == [1, 4, 2, 3]
+
+
 async def test_frames_of_a_stream_keep_their_order_when_the_sender_waits_for_its_large_ones() -> None:
     sender = Sender()
     sender.outbox.send(ITEMS, 0, 0, 1, 2, b"a" * 100)
