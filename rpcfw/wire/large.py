@@ -60,6 +60,21 @@ class LargeBody:
         return memoryview(self._store.getvalue())
 
 
+class Assembly:
+    """A message on its way in chunks: its buffer, or none once there was no memory for it.
+
+    A buffer that takes memory only as it is filled counts in the budget as far as it is: `held` is what was taken.
+    """
+
+    __slots__ = ("body", "filled", "held", "total")
+
+    def __init__(self, total: int, body: LargeBody) -> None:
+        self.total = total
+        self.body: LargeBody | None = body
+        self.filled = 0
+        self.held = 0
+
+
 def is_trusted(size: int, arrived: int) -> bool:
     """Whether memory for a body is taken before all of it has come, which a peer must have earned by what has."""
     return size <= _TRUSTED_FOLD * arrived

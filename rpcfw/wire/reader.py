@@ -27,7 +27,7 @@ from rpcfw.wire.frames import (
     RESET,
     Frame,
 )
-from rpcfw.wire.large import LARGE_BYTES, LargeBody, is_trusted, lazy_buffer
+from rpcfw.wire.large import LARGE_BYTES, Assembly, LargeBody, is_trusted, lazy_buffer
 
 SCRATCH_BYTES = 64 * 1024
 _PEEK_BYTES = 4096
@@ -77,21 +77,6 @@ class Budget:
     def give(self, size: int) -> None:
         """Give back what was taken."""
         self.used -= size
-
-
-class Assembly:
-    """A message on its way in chunks: its buffer, or none once there was no memory for it.
-
-    A buffer that takes memory only as it is filled counts in the budget as far as it is: `held` is what was taken.
-    """
-
-    __slots__ = ("body", "filled", "held", "total")
-
-    def __init__(self, total: int, body: LargeBody) -> None:
-        self.total = total
-        self.body: LargeBody | None = body
-        self.filled = 0
-        self.held = 0
 
 
 class FrameReader:
@@ -393,10 +378,10 @@ class FrameReader:
 
     def _deliver(self, header: _Header, large: LargeBody, handlers: OnFrames) -> None:
         _, kind, flags, method, stream, extra = header
-        body, self.head = large.whole(), large.head
+        body = large.whole()
         if large.head:
             if kind in _PARTED and not flags & _BEGINS_OTHERWISE:
-                flags |= PARTED
+                flags, self.head = flags | PARTED, large.head
             else:  # its chunks looked like that
                 body = memoryview(large.head + body)
         handlers[kind](flags, method, stream, extra, body)
