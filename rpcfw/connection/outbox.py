@@ -235,18 +235,22 @@ class Outbox:
         self._schedule_pump()
 
     def _write_chunks(self, count: int) -> None:
-        """Write up to `count` chunks at once. As many are tried again, and twice as many, while the link takes all."""
+        """Write up to `count` chunks at once, of one message as long as it has some, so that it is done with soon.
+
+        Twice as many are tried next while the link takes all of them, one when it does not.
+        """
         parts: list[Buffer] = []
         finished: list[_Bulk] = []
-        for _ in range(count):
-            bulk = self._bulk.popleft()
-            if self._take_chunk(bulk, parts):
+        while count and self._bulk:
+            bulk, whole = self._bulk.popleft(), False
+            while count and not whole:
+                whole = self._take_chunk(bulk, parts)
+                count -= 1
+            if whole:
                 del self._bulk_of[bulk.header[3]]
                 finished.append(bulk)
             else:
                 self._bulk.insert(min(self.limits.max_assemblies - 1, len(self._bulk)), bulk)
-            if not self._bulk:
-                break
         self._spin.expect()
         self._write_parts(parts)
         if self.congested:

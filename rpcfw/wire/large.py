@@ -6,6 +6,7 @@ a caller who declared `bytes` is then given without a copy.
 
 from __future__ import annotations
 
+import functools
 import io
 import mmap
 
@@ -14,7 +15,8 @@ import msgpack
 LARGE_BYTES = 64 * 1024
 """Bodies of at least this size get buffers from here."""
 _TRUSTED_FOLD = 32
-"""Memory is taken for so many times of what has come; where more is announced, only as it comes."""
+_MOST_TRUSTED_BYTES = 2 * 1024 * 1024
+_KEPT_BYTES = 8 * 1024 * 1024
 _BINARY = 0xC6
 _BINARY_HEAD_BYTES = 5
 _MAX_HEAD_BYTES = 4096
@@ -40,6 +42,8 @@ class LargeBody:
             taken: whether to take the memory at once, which is much faster.
             may_part: whether it may be received in parts.
         """
+        if taken:
+            _keep_memory()
         self.head = b""
         self.taken = size if taken else 0
         self._store: io.BytesIO | None = None
@@ -75,9 +79,26 @@ class Assembly:
         self.held = 0
 
 
-def is_trusted(size: int, arrived: int) -> bool:
-    """Whether memory for a body is taken before all of it has come, which a peer must have earned by what has."""
-    return size <= _TRUSTED_FOLD * arrived
+def is_trusted(size: int, arrived: int, before: int) -> bool:
+    """Whether memory for a body is taken before all of it has come, which a peer must have earned.
+
+    Args:
+        size: of the body.
+        arrived: how much of it has come.
+        before: the size of the largest message that has come whole over the connection.
+    """
+    return size <= min(max(_TRUSTED_FOLD * arrived, before), _MOST_TRUSTED_BYTES)
+
+
+@functools.cache
+def _keep_memory() -> None:
+    """Once there are large messages, have the C library keep the memory of some of them when they are freed.
+
+    glibc takes the largest block that was mapped and freed as the measure of what is worth keeping, and else gives back
+    the end of its heap whenever two megabytes of it are free: the next message is then faulted in page by page, which
+    takes longer than to copy it. The block here is never touched, so it costs no memory.
+    """
+    bytearray(_KEPT_BYTES)
 
 
 def lazy_buffer(size: int) -> memoryview:

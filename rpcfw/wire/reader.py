@@ -125,6 +125,7 @@ class FrameReader:
         self.budget = budget
         self._max_hello_bytes = max_frame_bytes if max_hello_bytes is None else max_hello_bytes
         self.parts = False
+        self._earned = 0
         self.head = b""
         self._closed = False
         self.refused: set[int] = set()
@@ -316,7 +317,7 @@ class FrameReader:
                 may_part = (
                     self.parts and length >= LARGE_BYTES and kind in _PARTED and not flags & _BEGINS_OTHERWISE
                 )
-                trusted = length >= LARGE_BYTES and is_trusted(length, len(first))
+                trusted = length >= LARGE_BYTES and is_trusted(length, len(first), self._earned)
                 large = self._large = LargeBody(length, first, taken=trusted, may_part=may_part)
                 return large.view, len(large.head)
             assembly = self._begin_assembly(stream, extra, first)
@@ -354,7 +355,9 @@ class FrameReader:
             )
         if len(self._assemblies) >= self.max_assemblies:
             raise ProtocolError(f"more than {self.max_assemblies} chunked messages at a time")
-        taken = total >= LARGE_BYTES and is_trusted(total, len(first)) and self.budget.take(total)
+        taken = (
+            total >= LARGE_BYTES and is_trusted(total, len(first), self._earned) and self.budget.take(total)
+        )
         body = LargeBody(total, first, taken=taken, may_part=self.parts and total >= LARGE_BYTES)
         assembly = self._assemblies[stream] = Assembly(total, body)
         assembly.held = body.taken
@@ -369,6 +372,7 @@ class FrameReader:
         if kind == CHUNK:
             return 0
         self.drop(stream)
+        self._earned = max(self._earned, assembly.total)
         if assembly.body is None:
             self.refused.add(stream)
             handlers[kind](flags, method, stream, extra, b"")

@@ -112,6 +112,9 @@ def test_a_value_that_looks_like_the_head_of_a_binary_one_is_none() -> None:
 def test_the_bytes_of_a_reply_are_those_it_was_read_into(size: int) -> None:
     payload = random.Random(1).randbytes(size)
     reader = made()
+    reader.feed(
+        b"".join(message(REPLY, END, 1, bytes(size)))
+    )  # not the first: that one also prepares the allocator
     kept: list[Any] = []
     data = b"".join(message(REPLY, END, 1, msgpack.packb(payload)))
 
@@ -200,6 +203,25 @@ def test_memory_that_is_taken_at_once_counts_at_once() -> None:
     assert budget.used == MB
     reader.feed(frame(RESET, 0, 0, 1, 1))
     assert budget.used == 0
+
+
+def test_a_peer_that_has_sent_as_much_before_is_given_memory_at_once() -> None:
+    budget = Budget(64 * MB)
+    reader = made(budget)
+    reader.feed(frame(CHUNK, 0, 0, 1, MB, bytes(1000)))
+    assert budget.used == 1000
+    reader.feed(frame(REQUEST, END, 1, 1, 0, bytes(100)))
+    assert reader.error is not None  # it was not of the size announced, so it earned nothing
+    reader = made(budget)
+    reader.feed(b"".join(message(REQUEST, END, 1, bytes(MB))))
+    reader.feed(frame(CHUNK, 0, 0, 2, MB, bytes(1000)))
+    assert budget.used == MB
+    reader.feed(frame(CHUNK, 0, 0, 3, MB + 1, bytes(1000)))
+    assert budget.used == MB + 1000
+    reader = made(budget := Budget(64 * MB))
+    reader.feed(b"".join(message(REQUEST, END, 1, bytes(3 * MB))))
+    reader.feed(frame(CHUNK, 0, 0, 2, 3 * MB, bytes(1000)))
+    assert budget.used == 1000, "more than two megabytes at once"
 
 
 def test_a_peer_that_has_sent_little_is_given_memory_only_for_what_comes() -> None:
