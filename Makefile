@@ -115,8 +115,21 @@ faults-cluster: $(READY) ## real servers restarted (ROUNDS=20) and killed (KILLS
 faults-registries: $(READY) servers ## registries killed and started again (ROUNDS=3) under load; no call may fail
 	@$(BIN)/python -m tests.faults.registries --rounds $(if $(filter 20,$(ROUNDS)),3,$(ROUNDS)) $(ARGS)
 
-bench: $(READY) ## calls per second and latency, beside raw uvloop in the same run
-	@$(BIN)/python -m benchmarks.first_look $(ARGS)
+BENCHED := .venv/.bench-ready
+RESULTS ?= benchmarks/results/$(if $(QUICK),quick,latest).json
+PEERS = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"], sep="\n")
+$(BENCHED): $(READY) pyproject.toml
+	@echo "installing what rpcfw is compared with into .venv (a minute or two) ..."
+	@$(BIN)/python -m pip install --quiet --no-input --editable '.[dev,bench]' || { \
+	    echo "not all of it can be installed here; one by one ..."; \
+	    $(BIN)/python -c '$(PEERS)' | while read -r package; do \
+	        $(BIN)/python -m pip install --quiet --no-input "$$package" </dev/null || echo "going on without $$package"; \
+	    done; }
+	@touch $@
+
+bench: $(BENCHED) ## rpcfw, its peers and the limits in one run of 10 minutes (QUICK=1: under 2; COMPARE=old.json; ARGS)
+	@[ ! -x .ci/bench-servers.sh ] || .ci/bench-servers.sh || echo "going on without them; what needs them is named at the end"
+	@$(BIN)/python -m benchmarks --json $(RESULTS) $(if $(QUICK),--quick) $(if $(COMPARE),--compare $(COMPARE)) $(ARGS)
 
 # ----------------------------------------------------------------------------------------- every release
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import msgpack
 import msgspec
@@ -164,6 +164,23 @@ class Call(msgspec.Struct, frozen=True, eq=False):
 
 Handler = Callable[[Call], Awaitable[Any]]
 """Answers a call; what it returns is the result, or an async iterator of items where the method streams out."""
+
+
+Recover = Callable[[Call, float, RpcError], Awaitable[Any]]
+"""What becomes of a call that failed: takes the call, when the attempt began by the loop's clock, and the error."""
+
+
+@runtime_checkable
+class Attempter(Protocol):
+    """A handler that leaves a failure to somebody else, who then needs no coroutine of its own around every call."""
+
+    def __call__(self, call: Call) -> Awaitable[Any]:
+        """Make a call."""
+        ...
+
+    def attempt(self, call: Call, recover: Recover) -> Awaitable[Any]:
+        """Make a call; where it fails with an RpcError, the outcome is what `recover` makes of that."""
+        ...
 
 
 class Direct:

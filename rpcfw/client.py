@@ -78,7 +78,7 @@ class Client:
         self._shared = Shared(options, rng)
         if isinstance(found, list) and len(found) == 1 and cluster is None:
             self._sole = self._channel(found[0])
-            bottom: Handler = self._sole.handler
+            bottom: Handler = self._sole
         else:
             self._cluster = Cluster(
                 found, balancer or PowerOfTwo(), cluster or ClusterOptions(), self._shared, self._transports

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from rpcfw.call import Route
-from rpcfw.cli.notation import parameters_of
+from rpcfw.cli.arguments import read_arguments, read_metadata
 from rpcfw.cli.output import CommandError, Exit, put, say, to_json
 from rpcfw.cli.reach import Reach
 from rpcfw.cli.show import method_in
@@ -32,7 +32,7 @@ class CallOptions:
 
     Attributes:
         method: ``Greeter.hello``, ``shop.Orders.get`` or ``shop.Orders/get``.
-        pairs: ``key=value`` arguments.
+        pairs: ``key=value`` arguments, or one JSON list or object of all of them.
         arguments: a JSON object with more of them.
         stdin: read that JSON object from stdin.
         metadata: ``key=value``, sent beside the arguments.
@@ -70,7 +70,13 @@ async def _call(options: CallOptions) -> None:
         method = method_in(schema, name)
         reader = ValueReader(schema["definitions"])
         try:
-            arguments = read_arguments(options, method, reader, schema["definitions"])
+            arguments = read_arguments(
+                method,
+                schema["definitions"],
+                options.pairs,
+                document=options.arguments,
+                stdin=options.stdin,
+            )
         except ValueProblem as problem:
             raise CommandError(str(problem), Exit.USAGE) from None
         streamed = next((parameter for parameter in method["parameters"] if parameter.get("stream")), None)
@@ -80,7 +86,7 @@ async def _call(options: CallOptions) -> None:
         route = Route()
         stub = GenericStub(reach.client, service_from_schema(schema)).with_options(
             timeout_s=options.timeout_s,
-            metadata=_metadata(options.metadata),
+            metadata=read_metadata(options.metadata),
             reply_metadata=replied,
             route=route if options.why else None,
         )
@@ -120,73 +126,6 @@ async def _print_reply(stub: GenericStub, method: Schema, arguments: dict[str, A
         put(reply)
     else:
         put(to_json(reply, indent=None if as_json else 2))
-
-
-def read_arguments(
-    options: CallOptions, method: Schema, reader: ValueReader, definitions: Mapping[str, Schema]
-) -> dict[str, Any]:
-    """The arguments by name, from ``--args`` or stdin and then from ``key=value``, which comes last and wins.
-
-    Raises:
-        ValueProblem: an argument cannot be read, is not known, or is missing.
-    """
-    parameters = {p["name"]: p for p in method["parameters"] if not p.get("stream")}
-    takes = ", ".join(parameters_of(method, definitions)) or "no arguments"
-    path = f"{method['name']}({takes})"
-    found: dict[str, Any] = {}
-    for name, value in _object(options, has_stream=len(parameters) < len(method["parameters"])).items():
-        found[name] = reader.from_json(value, _known(parameters, name, path)["type"], name)
-    given: set[str] = set()
-    for pair in options.pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise ValueProblem(f"{pair!r} is not key=value; the method is {path}")
-        if name in given:
-            raise ValueProblem(f"{name!r} is given twice, the second time as {pair!r}; the method is {path}")
-        given.add(name)
-        found[name] = reader.from_text(text, _known(parameters, name, path)["type"], name)
-    missing = [name for name, parameter in parameters.items() if parameter["required"] and name not in found]
-    if missing:
-        raise ValueProblem(f"the argument {missing[0]!r} is missing; the method is {path}")
-    return found
-
-
-def _known(parameters: Mapping[str, Schema], name: str, path: str) -> Schema:
-    if name not in parameters:
-        streamed = (
-            ""
-            if f"{name}: AsyncIterator" not in path
-            else " beside the stream, whose items are read from stdin"
-        )
-        raise ValueProblem(f"there is no parameter {name!r}{streamed}; the method is {path}")
-    return parameters[name]
-
-
-def _object(options: CallOptions, *, has_stream: bool) -> dict[str, Any]:
-    """What ``--args`` says, or stdin where that was asked for and does not carry the call's stream."""
-    where, text = "--args", options.arguments
-    if options.stdin and not has_stream:
-        if text is not None:
-            raise ValueProblem("--args and --stdin both give the arguments; keep one of them")
-        where, text = "stdin", sys.stdin.read()
-    if text is None:
-        return {}
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise ValueProblem(f"{where} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueProblem(
-            f'{where} is {text.strip()[:40]!r}; give a JSON object of arguments by name: {{"key": ...}}'
-        )
-    return value
-
-
-def _metadata(pairs: Sequence[str]) -> dict[str, str]:
-    for pair in pairs:
-        if "=" not in pair:
-            raise CommandError(f"--metadata {pair!r} is not key=value", Exit.USAGE)
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 async def _items_from_stdin(reader: ValueReader, schema: Schema) -> AsyncIterator[Any]:

@@ -110,12 +110,17 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
 
 def put_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Rows in aligned columns; the last one is broken into lines where the terminal is narrow."""
+    put(table_lines(headers, rows))
+
+
+def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """What `put_table` prints."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 1_000, highlight=False)
     with console.capture() as captured:
         console.print(table_of(headers, rows))
-    put("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def table_of(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from rpcfw.cli.output import CommandError, Exit, put, say, to_json
+from rpcfw.cli.progress import ProgressLine
 from rpcfw.testing.scenario import Outcome, ScenarioError, find, play
 from rpcfw.testing.seeds import LIMIT_S, Sweep
 from rpcfw.testing.timeline import as_html, as_text
@@ -19,9 +19,7 @@ LISTED = 50
 """So many failing seeds are told to a person; a program gets them all."""
 TIMELINE_LINES = 200
 """How much of the timeline of a run that failed is printed unasked: its end is where it failed."""
-_TERMINAL_S = 0.1
-_LOG_S = 10.0
-"""How often progress is told, to a terminal that shows one line, and to a file that keeps them all."""
+_TELL_EVERY_S = 0.1
 
 
 def play_many(
@@ -121,7 +119,7 @@ def _duration(seconds: float) -> str:
 
 
 class _Progress:
-    """A line on stderr that says how far it is: rewritten in a terminal, else repeated now and then."""
+    """What is told of the seeds played so far."""
 
     def __init__(self, total: int, began_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.done = 0
@@ -129,29 +127,16 @@ class _Progress:
         self._total = total
         self._began_s = began_s
         self._clock = clock
-        self._terminal = sys.stderr.isatty()
-        self._told_s = began_s
-        self._shown = 0
+        self._line = ProgressLine(_TELL_EVERY_S, began_s, clock)
 
     def played(self, outcome: Outcome) -> None:
         self.done += 1
         self._failed += outcome.error is not None
-        now_s = self._clock()
-        if now_s - self._told_s < (_TERMINAL_S if self._terminal else _LOG_S):
-            return
-        self._told_s = now_s
-        left_s = (now_s - self._began_s) / self.done * (self._total - self.done)
-        line = (
-            f"{self.done:,} of {self._total:,} seeds, violations {self._failed:,}, {_duration(left_s)} left"
-        )
-        if self._terminal:
-            print(f"\r{line:<{self._shown}}", end="", file=sys.stderr, flush=True)
-            self._shown = len(line)
-        else:
-            say(line)
+        if self._line.due():
+            left_s = (self._clock() - self._began_s) / self.done * (self._total - self.done)
+            seeds = f"{self.done:,} of {self._total:,} seeds"
+            self._line.show(f"{seeds}, violations {self._failed:,}, {_duration(left_s)} left")
 
     def clear(self) -> None:
         """Wipe the line away, before something else is said."""
-        if self._shown:
-            print(f"\r{'':<{self._shown}}\r", end="", file=sys.stderr, flush=True)
-            self._shown = 0
+        self._line.clear()

@@ -25,10 +25,19 @@ def unpack_foreign(declared: Any, value: Any) -> Any:
     """msgspec's hook for declared types it does not know: a model validates the plain value by its own rules."""
     if declared is object:
         return value
+    validate = validator_of(declared)
+    if validate is None:
+        raise NotImplementedError(f"{declared!r} cannot travel")
+    return validate(value)
+
+
+@functools.lru_cache(maxsize=4096)
+def validator_of(declared: Any) -> Callable[[Any], Any] | None:
+    """What makes a model of a plain value, by the names of its fields; None for what is no model."""
     validator = getattr(declared, "__pydantic_validator__", None)
     if validator is None:
-        raise NotImplementedError(f"{declared!r} cannot travel")
-    return validator.validate_python(value, by_alias=False, by_name=True)
+        return None
+    return functools.partial(validator.validate_python, by_alias=False, by_name=True)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from rpcfw.codec.containers import GUARDED_BYTES, check_containers, check_values, holds_many, holds_models
-from rpcfw.codec.models import decodable, pack_foreign, unpack_foreign
+from rpcfw.codec.models import decodable, pack_foreign, unpack_foreign, validator_of
 from rpcfw.codec.problems import explain_decoding, explain_encoding
 
 Buffer = bytes | bytearray | memoryview
@@ -155,7 +155,7 @@ class _ArgumentsPlan(Plan):
 
 
 def _decoder(declared: Any) -> Callable[[Buffer], Any]:
-    decode = msgspec.msgpack.Decoder(decodable(declared), dec_hook=unpack_foreign).decode
+    decode = _model_decoder(declared) or _msgspec_decoder(declared)
     if not holds_many(declared, _hints):
         return decode
 
@@ -167,6 +167,23 @@ def _decoder(declared: Any) -> Callable[[Buffer], Any]:
         return decode(data)
 
     return decode_guarded
+
+
+def _msgspec_decoder(declared: Any) -> Callable[[Buffer], Any]:
+    return msgspec.msgpack.Decoder(decodable(declared), dec_hook=unpack_foreign).decode
+
+
+def _model_decoder(declared: Any) -> Callable[[Buffer], Any] | None:
+    """For a model by itself: to its validator without the detour over msgspec's hook, which looks it up each time."""
+    validate = validator_of(declared) if isinstance(declared, type) else None
+    if validate is None:
+        return None
+    decode_plain: Callable[[Buffer], Any] = msgspec.msgpack.Decoder().decode
+
+    def decode_model(data: Buffer) -> Any:
+        return validate(decode_plain(data))
+
+    return decode_model
 
 
 def _hints(declared: type) -> dict[str, Any]:

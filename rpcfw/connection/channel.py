@@ -14,7 +14,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from rpcfw.call import Call
+from rpcfw.call import Call, Recover
 from rpcfw.connection.client import ClientConnection
 from rpcfw.connection.resources import Resources
 from rpcfw.connection.spin import DEFAULT_TURNS, Spin
@@ -119,15 +119,17 @@ class Channel:
         """Those that take calls."""
         return tuple(self._ready)
 
-    def handler(self, call: Call) -> Awaitable[Any]:
-        """Make a call on a connection of this endpoint."""
+    def attempt(self, call: Call, recover: Recover | None = None) -> Awaitable[Any]:
+        """Make a call on a connection of this endpoint; what `recover` makes of a failure is the outcome."""
         if self._sole is not None:
-            return self._sole.call(call)
+            return self._sole.call(call, recover)
         ready = self._ready
         if len(ready) < self._pool_size:
-            return self._call_when_connected(call)
+            return self._call_when_connected(call, recover)
         self._turn += 1
-        return ready[self._turn % len(ready)].call(call)
+        return ready[self._turn % len(ready)].call(call, recover)
+
+    __call__ = handler = attempt
 
     async def connected(self) -> ClientConnection:
         """A connection that takes calls. Raises RpcError UNAVAILABLE when there is none to be had."""
@@ -186,21 +188,32 @@ class Channel:
             session.close("this client was closed")
         await asyncio.gather(*(session.wait_closed() for session in sessions))
 
-    async def _call_when_connected(self, call: Call) -> Any:
-        if call.deadline == math.inf:
-            connection = await self.connected()
+    async def _call_when_connected(self, call: Call, recover: Recover | None) -> Any:
+        began = asyncio.get_running_loop().time()
+        try:
+            connection = await self._connected_in_time(call)
+        except RpcError as error:
+            if recover is None:
+                raise
+            failure = error
         else:
-            try:
-                async with asyncio.timeout_at(call.deadline):
-                    connection = await self.connected()
-            except TimeoutError:
-                message = f"{call.method.path}: no connection to {self.endpoint.address} before the deadline"
-                if self._linked:
-                    message += (
-                        "; it is connected, but does not answer: is it an rpcfw server, with TLS or not?"
-                    )
-                raise RpcError(Code.DEADLINE_EXCEEDED, message, executed=False) from None
-        return await connection.call(call)
+            return await connection.call(call, recover)
+        try:
+            return await recover(call, began, failure)
+        finally:
+            del failure  # whose traceback has this frame: a circle
+
+    async def _connected_in_time(self, call: Call) -> ClientConnection:
+        if call.deadline == math.inf:
+            return await self.connected()
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                return await self.connected()
+        except TimeoutError:
+            message = f"{call.method.path}: no connection to {self.endpoint.address} before the deadline"
+            if self._linked:
+                message += "; it is connected, but does not answer: is it an rpcfw server, with TLS or not?"
+            raise RpcError(Code.DEADLINE_EXCEEDED, message, executed=False) from None
 
     async def _connect(self) -> ClientConnection:
         shared, options = self._shared, self._shared.options

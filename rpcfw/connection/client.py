@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from rpcfw.call import Call
+from rpcfw.call import Call, Recover
 from rpcfw.codec import Encoded, size_of
 from rpcfw.connection.binding import DESCRIBE, Bound, bind
 from rpcfw.connection.client_replies import Pending, settle, unkept, unreadable
@@ -68,6 +68,7 @@ class ClientConnection:
         on_closed: Callable[[], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._time, self._create_future = self._loop.time, self._loop.create_future
         self.peer = peer
         self.hello: Hello | None = None
         self.draining = False
@@ -128,51 +129,63 @@ class ClientConnection:
         """Seconds since the last call ended; 0 while calls are in progress."""
         return 0.0 if self._pending else self._loop.time() - self._idle_since
 
-    async def call(self, call: Call) -> Any:
+    async def call(self, call: Call, recover: Recover | None = None) -> Any:
         """Make a call: the bottom of the client's stack of handlers.
 
-        Returns the result, or an async iterator of items. Cancelling it tells the server at once.
+        Returns the result, or an async iterator of items; after a failure, what `recover` makes of it. Cancelling it
+        tells the server at once.
         """
-        found = self._methods.get(call.method)
-        if found is None:
-            found = await self._bind(call)
-        method, codec = found
-        outbox = self.session.outbox
-        if outbox.congested:
-            await self._until_ready(call)
+        began = now = self._time()
         try:
-            body = codec.encode_call(call.arguments)
-        except Exception as error:
-            raise codec.unsendable(call.arguments, error) from error
-        flags, extra, deadline = END, 0, call.deadline
-        if call.metadata_bytes or type(body) is not bytes or len(body) > _SMALL_BYTES:
-            flags, body = self._unusual_body(call, codec, body)
-        if self.draining:
-            raise self._closing()
-        if deadline != _FOREVER:
-            extra = int((deadline - self._loop.time()) * TICKS_PER_S)
-            if extra <= 0:
-                message = f"{codec.path}: the deadline had passed before the call was sent"
-                raise RpcError(Code.DEADLINE_EXCEEDED, message, executed=False)
-        stream = self._next_stream
-        self._next_stream = stream + 1
-        if stream >= MAX_STREAM_ID:
-            self.draining = True  # the ids are used up: calls from now on go over another connection
-            self._on_closed()
-        if not codec.is_plain:
-            return await self._unusual_call(call, codec, stream, (flags, method, extra), body)
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._pending[stream] = (future, codec, call)
-        if deadline < self._deadlines.next_look:
-            self._deadlines.watch(deadline)
-        outbox.send(REQUEST, flags, method, stream, extra, body)
+            found = self._methods.get(call.method)
+            if found is None:
+                found, now = await self._bind(call), self._time()
+            method, codec = found
+            outbox = self.session.outbox
+            if outbox.congested:
+                await self._until_ready(call)
+                now = self._time()
+            try:
+                body = codec.encode_call(call.arguments)
+            except Exception as error:
+                raise codec.unsendable(call.arguments, error) from error
+            flags, extra, deadline = END, 0, call.deadline
+            if call.metadata_bytes or type(body) is not bytes or len(body) > _SMALL_BYTES:
+                flags, body = self._unusual_body(call, codec, body)
+            if self.draining:
+                raise self._closing()
+            if deadline != _FOREVER:
+                extra = int((deadline - now) * TICKS_PER_S)
+                if extra <= 0:
+                    message = f"{codec.path}: the deadline had passed before the call was sent"
+                    raise RpcError(Code.DEADLINE_EXCEEDED, message, executed=False)
+            stream = self._next_stream
+            self._next_stream = stream + 1
+            if stream >= MAX_STREAM_ID:
+                self.draining = True  # the ids are used up: calls from now on go over another connection
+                self._on_closed()
+            if not codec.is_plain:
+                return await self._unusual_call(call, codec, stream, (flags, method, extra), body)
+            future: asyncio.Future[Any] = self._create_future()
+            self._pending[stream] = (future, codec, call)
+            if deadline < self._deadlines.next_look:
+                self._deadlines.watch(deadline)
+            outbox.send(REQUEST, flags, method, stream, extra, body)
+            try:
+                return await future
+            except asyncio.CancelledError:
+                self._give_up(stream, Code.CANCELLED)
+                raise
+            finally:
+                del future  # which has the error, whose traceback has this frame: a circle
+        except RpcError as error:
+            if recover is None:
+                raise
+            failure = error
         try:
-            return await future
-        except asyncio.CancelledError:
-            self._give_up(stream, Code.CANCELLED)
-            raise
+            return await recover(call, began, failure)
         finally:
-            del future  # which has the error, whose traceback has this frame: a circle
+            del failure  # a circle again
 
     async def _unusual_call(
         self, call: Call, codec: MethodCodec, stream: int, head: tuple[int, int, int], body: Encoded
@@ -243,14 +256,14 @@ class ClientConnection:
             self._unkept.discard(stream)
             return  # the caller has given up
         future, codec, _ = pending
-        if not future.done():
-            if flags != END or self._unkept or not codec.is_plain:
-                self._unusual_reply(flags, stream, body, pending)
-            else:
-                try:
-                    future.set_result(codec.decode_result(body))
-                except Exception as error:
+        if flags == END and codec.is_plain and not self._unkept:
+            try:
+                future.set_result(codec.decode_result(body))
+            except Exception as error:
+                if not future.done():  # as it is when its caller has just been cancelled
                     future.set_exception(unreadable(codec, error, body))
+        elif not future.done():
+            self._unusual_reply(flags, stream, body, pending)
         if not self._pending:
             self._ended()
 

@@ -55,6 +55,8 @@ class DatagramChannel:
         """Send a one-way call. Raises RpcError UNIMPLEMENTED for any other."""
         return self._send(call)
 
+    __call__ = handler
+
     async def ping(self) -> float:
         """One heartbeat and its answer, in seconds; waits for ever when one is lost, so give it a timeout."""
         link, loop = await self._opened(), asyncio.get_running_loop()

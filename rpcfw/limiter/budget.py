@@ -27,7 +27,17 @@ class RetryBudget:
         window_s: it holds what the calls of this time have brought in, if that is more than the reserve.
     """
 
-    __slots__ = ("_bucket_s", "_counts", "_current", "_next", "_past", "_tokens", "ratio", "reserve")
+    __slots__ = (
+        "_bucket_s",
+        "_counts",
+        "_current",
+        "_fresh",
+        "_next",
+        "_past",
+        "_tokens",
+        "ratio",
+        "reserve",
+    )
 
     def __init__(self, ratio: float = 0.1, *, reserve: float = 50.0, window_s: float = 10.0) -> None:
         if not 0 <= ratio < math.inf:
@@ -42,25 +52,21 @@ class RetryBudget:
         self._bucket_s = window_s / _BUCKETS
         self._counts = [0] * _BUCKETS  # calls of the past parts of the window, the oldest first
         self._past = 0  # their sum
-        self._current = 0  # calls of the part that runs
+        self._current = 0  # calls of the part that runs, but for the fresh ones
+        self._fresh = 0  # calls that have brought in nothing yet
         self._next = -math.inf  # when it ends
 
-    def deposit(self, now: float) -> None:
-        """A call is made for the first time."""
+    def deposit(self, now: float, calls: int = 1) -> None:
+        """So many calls are made for the first time."""
         if now >= self._next:
             self._turn(now)
-        self._current += 1
-        tokens = self._tokens + self.ratio
-        if tokens > self.reserve:  # what the window holds matters only then
-            earned = self.ratio * (self._past + self._current)
-            if tokens > earned:
-                tokens = max(earned, self.reserve)
-        self._tokens = tokens
+        self._fresh += calls
 
     def withdraw(self, now: float) -> bool:
         """A call is to be repeated: whether it may. What came of it is told with `refund`, where it cost nothing."""
         if now >= self._next:
             self._turn(now)
+        self._settle()
         if self._tokens < 1.0 - 1e-9:  # a sum of many ratios is a little off
             return False
         self._tokens -= 1.0
@@ -68,21 +74,30 @@ class RetryBudget:
 
     def refund(self) -> None:
         """A repetition that was paid for has surely not been seen by any server."""
+        self._settle()
         self._tokens = min(self._tokens + 1.0, self.capacity)
 
     @property
     def capacity(self) -> float:
         """How many repetitions it can hold, as of the last call."""
-        return max(self.reserve, self.ratio * (self._past + self._current))
+        return max(self.reserve, self.ratio * (self._past + self._current + self._fresh))
 
     def tokens(self, now: float) -> float:
         """How many repetitions there may be now."""
         if now >= self._next:
             self._turn(now)
+        self._settle()
         return self._tokens
+
+    def _settle(self) -> None:
+        """Count the calls since the last time: together or one by one comes to the same, as the cap grows with them."""
+        fresh, self._fresh = self._fresh, 0
+        self._current += fresh
+        self._tokens = min(self._tokens + fresh * self.ratio, self.capacity)
 
     def _turn(self, now: float) -> None:
         """The running part of the window is over: forget as many of the oldest as have passed."""
+        self._settle()
         behind_s = now - self._next
         passed = 1 + int(min(behind_s / self._bucket_s, _BUCKETS))
         counts = [*self._counts, self._current, *[0] * (passed - 1)]

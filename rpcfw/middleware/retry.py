@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from rpcfw.call import Call, Handler, Route, pack_metadata
+from rpcfw.call import Attempter, Call, Handler, Recover, Route, pack_metadata
 from rpcfw.chance import new_rng
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.interface import CallKind, MethodSpec
@@ -37,6 +37,8 @@ _SPAN = ":span"
 _GIVES_KEYS = "gives_keys"  # what DedupeKeys makes is known by it
 _MEMORY_OF_PEER = "memory"
 """Among the details of an error: the memory of calls that the server has which the call was sent to."""
+_PAID_TOGETHER = 32
+"""So many calls are told to the budget at once: a clock for each would cost more than the rest of this."""
 _BEYOND_S = 0.1
 """The least wait of those attempts that the deadline bounds, and not their number."""
 
@@ -93,26 +95,42 @@ class Retry:
                 "call would get a key of its own, and run again"
             )
 
-        async def retry(call: Call) -> Any:
+        attempt = (handler if isinstance(handler, Attempter) else _Attempter(handler)).attempt
+        deposit = self.budget.deposit
+        unpaid = 0  # calls that have not been told to the budget, which is done for many at a time
+
+        def recover(call: Call, began: float, error: RpcError) -> Awaitable[Any]:
+            nonlocal unpaid
+            deposit(asyncio.get_running_loop().time(), unpaid)
+            unpaid = 0
+            return self._repeat(handler, _Attempts(self, call, began, None), error)
+
+        def retry(call: Call) -> Awaitable[Any]:
+            nonlocal unpaid
             if call.method.kind is not _UNARY:
-                return await self._call_with_streams(handler, call)
-            loop = asyncio.get_running_loop()
-            began = loop.time()
-            self.budget.deposit(began)
-            attempts = None
-            while True:
-                try:
-                    return await handler(call)
-                except RpcError as error:
-                    if attempts is None:
-                        attempts = _Attempts(self, call, began, None)
-                    wait_s = attempts.wait_s(error)
-                    if wait_s is None:
-                        raise
-                await asyncio.sleep(wait_s)
-                call = attempts.following()
+                return self._call_with_streams(handler, call)
+            unpaid += 1
+            if unpaid == _PAID_TOGETHER:
+                deposit(asyncio.get_running_loop().time(), unpaid)
+                unpaid = 0
+            return attempt(call, recover)
 
         return retry
+
+    async def _repeat(self, handler: Handler, attempts: _Attempts, failure: RpcError) -> Any:
+        """Make a call again that has failed, for as long as that makes sense."""
+        try:
+            while True:
+                wait_s = attempts.wait_s(failure)
+                if wait_s is None:
+                    raise failure
+                await asyncio.sleep(wait_s)
+                try:
+                    return await handler(attempts.following())
+                except RpcError as error:
+                    failure = error
+        finally:
+            del failure  # whose traceback has this frame: a circle
 
     async def _call_with_streams(self, handler: Handler, call: Call) -> Any:
         kind, source, began = call.method.kind, None, asyncio.get_running_loop().time()
@@ -165,6 +183,29 @@ class Retry:
         """A wait, by chance, after the attempt of this number."""
         # 2 ** 60 is beyond any wait, and the powers of many attempts are beyond any float
         return self._rng.uniform(0, min(self._max_wait_s, self._first_wait_s * 2 ** min(attempt - 1, 60)))
+
+
+class _Attempter:
+    """Any handler as one that leaves its failures to somebody else."""
+
+    __slots__ = ("_handler",)
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def __call__(self, call: Call) -> Awaitable[Any]:
+        return self._handler(call)
+
+    async def attempt(self, call: Call, recover: Recover) -> Any:
+        began = asyncio.get_running_loop().time()
+        try:
+            return await self._handler(call)
+        except RpcError as error:
+            failure = error
+        try:
+            return await recover(call, began, failure)
+        finally:
+            del failure  # whose traceback has this frame: a circle
 
 
 class _Attempts:

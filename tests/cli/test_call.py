@@ -54,6 +54,11 @@ def test_values_are_read_as_the_method_declares_them(at_shop: Rpcfw, tmp_path: P
     ]
 
 
+@pytest.mark.parametrize("arguments", ['[7, "blue"]', '{"order_id": 7, "color": "blue"}'])
+def test_all_arguments_may_be_given_as_one_list_or_object(at_shop: Rpcfw, arguments: str) -> None:
+    assert json.loads(at_shop("call", "shop.Orders/get", arguments).out)["sku"] == "blue-7"
+
+
 def test_bytes_and_times_come_back_as_text_that_can_be_sent_again(at_shop: Rpcfw) -> None:
     done = at_shop("call", "shop.Orders.back", "data=base64:AP8=", "times=2")
     assert json.loads(done.out) == {
@@ -150,6 +155,11 @@ def test_an_undeclared_error_exits_with_1_and_shows_no_traceback_of_ours(at_shop
         (["shop.Orders.back", "data=base64:?"], "is not base64"),
         (["shop.Orders.back", "data=@nowhere"], "name a file after the @"),
         (["shop.Orders.get", "--args", "[]"], "--args is '[]'; give a JSON object"),
+        (["shop.Orders.get", '[7, "red", 1]'], "has 3 arguments, too many; the method is get(order_id: int"),
+        (["shop.Orders.get", '{"order": 7}'], "no parameter 'order'"),
+        (["shop.Orders.get", "[7"], "'[7' is not JSON"),
+        (["shop.Orders.get", "[7]", "color=red"], "'[7]' is not key=value"),
+        (["shop.Orders.get", "[7]", "--args", "{}"], "--args and '[7]' both give the arguments"),
         (["shop.Orders.nothing", "-m", "x"], "--metadata 'x' is not key=value"),
         (["shop.Orders"], "name a method too: get, place"),
         (

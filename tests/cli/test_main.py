@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import TIMEOUT_S, Rpcfw
 
-COMMANDS = ["run", "call", "list", "describe", "services", "new", "gen", "check"]
+COMMANDS = ["run", "call", "list", "describe", "services", "bench", "new", "gen", "check"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -62,6 +62,7 @@ def test_help_needs_neither_the_generator_nor_the_engines_of_commands() -> None:
         import rpcfw.cli.main
         heavy = {"rpcfw_codegen", "uvloop", "pydantic", "orjson", "rpcfw.cli.run", "rpcfw.cli.call", "rich.table"}
         heavy |= {"aiohttp", "rich.live", "zeroconf", "rpcfw.cli.services", "rpcfw.cli.reach", "rpcfw.probes"}
+        heavy |= {"rpcfw.cli.bench", "rpcfw.cli.load"}
         print(sorted(heavy & set(sys.modules)))
     """
     done = subprocess.run(

@@ -1,0 +1,1 @@
+"""What the machine and the loop can do with no framework at all."""

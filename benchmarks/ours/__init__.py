@@ -1,0 +1,1 @@
+"""rpcfw in its configurations."""
