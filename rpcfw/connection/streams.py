@@ -19,8 +19,10 @@ from rpcfw.wire.window import ReceiveWindow, SendWindow, cost_of
 HELD_BYTES = 64 * 1024
 """Messages of at least this size count against the memory budget for as long as they are held."""
 _BATCH_ITEMS = 64
-"""More is a little faster for tiny items, and a third slower for those of several objects: Python's collector runs
-whenever some 700 more objects were made than freed, which a larger batch brings about each time."""
+_ENOUGH_BYTES = 8 * 1024
+_MOST_ITEMS = 256
+"""Batches of more than `_BATCH_ITEMS` are for tiny items, which are single objects. A batch of items of several objects
+each would have Python's collector run at the receiver: it does whenever some 700 more were made than freed."""
 _BATCH_BYTES = 32 * 1024
 _ARRAY_HEAD_BYTES = 3
 _LENGTH_BYTES = {0xDC: 2, 0xDD: 4}
@@ -30,7 +32,7 @@ _LENGTH_BYTES = {0xDC: 2, 0xDD: 4}
 class ItemSender:
     """Sends what an async iterator yields, in batches, as far as the credit goes.
 
-    Items are encoded when they are yielded, so the producer may reuse its objects. A batch leaves when it is full or
+    Items are encoded when they are yielded, so the producer may reuse its objects. A batch leaves when it is full, or
     when the producer waits for something.
     """
 
@@ -82,7 +84,10 @@ class ItemSender:
                         self._scheduled = True
                         self._loop.call_soon(self._turn)
                 batch.append(data)
-                if len(batch) >= _BATCH_ITEMS or size >= _BATCH_BYTES:
+                count = len(batch)
+                if size >= _BATCH_BYTES or (
+                    count >= _BATCH_ITEMS and (size >= _ENOUGH_BYTES or count >= _MOST_ITEMS)
+                ):
                     await self._send_batch()
             await self._send_batch()
         except Exception:
