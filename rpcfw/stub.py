@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 from rpcfw.call import Call, Handler, Metadata, Route, check_timeout, pack_metadata, serving
 from rpcfw.errors import Code, InterfaceError, RpcError
 from rpcfw.interface import REQUIRED, CallKind, MethodSpec, ServiceSpec, spec_of
+from rpcfw.items import batches_of
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -115,8 +116,9 @@ class Stub:
     async def _items(self, method: MethodSpec, arguments: tuple[Any, ...]) -> AsyncIterator[Any]:
         items: Any = await self._call(method, arguments)
         try:
-            async for item in items:
-                yield item
+            async for batch in batches_of(items):
+                for item in batch:
+                    yield item
         finally:
             await items.aclose()
 

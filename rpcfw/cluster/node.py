@@ -19,6 +19,7 @@ from rpcfw.detector import Outlier, Record
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.interface import CallKind, MethodSpec
+from rpcfw.items import through
 from rpcfw.registry import Registration
 
 Passed = tuple[tuple[Breaker, int], ...]
@@ -193,8 +194,8 @@ class Node:
         else:
             kind = call.method.kind
             if kind is not _UNARY and kind.streams_out:
-                passed = self._passed(breaker, ticket, of_method)
-                return _Items(result, _Stream(self, passed, begun), self._judge)
+                stream = _Stream(self, self._passed(breaker, ticket, of_method), begun)
+                return through(result, lambda items: _Items(items, stream, self._judge))
             now = self._now()
             if self._cold:  # the first call compares interfaces and fills caches: it says nothing of the next
                 self._cold, begun = False, now

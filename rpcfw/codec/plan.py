@@ -25,6 +25,9 @@ Encoded = bytes | list[Buffer]
 LARGE_BYTES = 64 * 1024
 """A bytes argument of at least this size is sent from where it lies instead of being copied into the message."""
 
+_BINARY_HEAD_BYTES = 5
+_EMPTY_BINARY = b"\xc4\x00"
+
 ENCODER = msgspec.msgpack.Encoder(enc_hook=pack_foreign)
 encode_value: Callable[[Any], bytes] = ENCODER.encode
 
@@ -49,6 +52,15 @@ class Plan:
     type: Any
     encode: Callable[[Any], Encoded]
     decode: Callable[[Buffer], Any]
+
+    def decode_parts(self, head: bytes, binary: memoryview) -> Any:
+        """Decode a message in two parts: `binary` is all of a `bytes`, the content of the binary value that ends it.
+
+        Where that value is declared as `bytes`, it is those, uncopied.
+        """
+        if self.type is bytes and len(head) == _BINARY_HEAD_BYTES:
+            return binary.obj
+        return self.decode(head + binary)
 
     def encoding_error(self, error: Exception, value: Any) -> MessageError:
         """What to raise when `encode` has failed."""
@@ -111,9 +123,11 @@ def plan_of_arguments(name: str, fields: Sequence[tuple[str, Any, Any]], require
         return encode_value(dict(zip(names, values, strict=True)))
 
     encode: Callable[[tuple[Any, ...]], Encoded] = encode_in_order if in_order else encode_by_name
-    if any(declared is bytes for _, declared, _ in fields):
+    binaries = [(encode_value(name), place) for place, name in enumerate(names) if fields[place][1] is bytes]
+    binaries.sort(key=lambda binary: -len(binary[0]))
+    if binaries:
         encode = _vectored(names, encode)
-    return _ArgumentsPlan(record, encode, decode_arguments, names)
+    return _ArgumentsPlan(record, encode, decode_arguments, names, tuple(binaries))
 
 
 def _default(value: Any) -> Any:
@@ -123,6 +137,17 @@ def _default(value: Any) -> Any:
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class _ArgumentsPlan(Plan):
     names: tuple[str, ...] = ()
+    binaries: tuple[tuple[bytes, int], ...] = ()
+    """Parameters declared as `bytes`: the name as it is encoded, and the place. Longer names first."""
+
+    def decode_parts(self, head: bytes, binary: memoryview) -> Any:
+        """As for any plan."""
+        before = head[:-_BINARY_HEAD_BYTES]
+        for name, place in self.binaries:
+            if before.endswith(name):
+                values: tuple[Any, ...] = self.decode(before + _EMPTY_BINARY)
+                return (*values[:place], binary.obj, *values[place + 1 :])
+        return self.decode(head + binary)
 
     def encoding_error(self, error: Exception, value: Any) -> MessageError:
         """As for any plan, with the arguments by their names."""
@@ -178,22 +203,19 @@ def _binary_header(size: int) -> bytes:
 def _vectored(
     names: tuple[str, ...], encode: Callable[[tuple[Any, ...]], Encoded]
 ) -> Callable[[tuple[Any, ...]], Encoded]:
-    """Send large bytes arguments from where they lie, between the rest of the map."""
+    """Send large bytes arguments from where they lie, after the rest of the map: so the last one can be received so."""
     keys = tuple(encode_value(name) for name in names)
 
     def encode_vectored(values: tuple[Any, ...]) -> Encoded:
         if not any(isinstance(value, bytes) and len(value) >= LARGE_BYTES for value in values):
             return encode(values)
         parts: list[Buffer] = []
-        pending = b"\xde" + len(values).to_bytes(2, "big")
+        small = b"\xde" + len(values).to_bytes(2, "big")
         for key, value in zip(keys, values, strict=True):
             if isinstance(value, bytes) and len(value) >= LARGE_BYTES:
-                parts += [pending + key + _binary_header(len(value)), value]
-                pending = b""
+                parts += [key + _binary_header(len(value)), value]
             else:
-                pending += key + encode_value(value)
-        if pending:
-            parts.append(pending)
-        return parts
+                small += key + encode_value(value)
+        return [small, *parts]
 
     return encode_vectored

@@ -274,7 +274,7 @@ class ClientConnection:
             self._unkept.discard(stream)
             pending[0].set_exception(unkept(pending[1]))
         else:
-            settle(pending, flags, body, self.session.settings.max_metadata_bytes)
+            settle(pending, flags, body, self.session)
 
     def _ended(self) -> None:
         if not self._pending:

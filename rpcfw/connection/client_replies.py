@@ -11,22 +11,23 @@ from typing import Any
 from rpcfw.call import Call, unpack_metadata
 from rpcfw.connection.failures import unpack_failure
 from rpcfw.connection.method import MethodCodec
+from rpcfw.connection.session import Session
 from rpcfw.errors import Code, Origin, RpcError
-from rpcfw.wire.frames import ERROR, METADATA, REFUSED, split_metadata
+from rpcfw.wire.frames import ERROR, METADATA, PARTED, REFUSED, split_metadata
 
 Pending = tuple["asyncio.Future[Any]", MethodCodec, Call]
 """A call in progress: its future has the outcome, None where the result is a stream."""
 
 
-def settle(pending: Pending, flags: int, body: bytes | memoryview, max_metadata_bytes: int) -> None:
+def settle(pending: Pending, flags: int, body: bytes | memoryview, session: Session) -> None:
     """Give a call the outcome that a reply says: a result or an error, with metadata or without, or a stream's end.
 
-    Metadata of more than `max_metadata_bytes` is not read, and the call fails.
+    Metadata of more than the session's `max_metadata_bytes` is not read, and the call fails.
     """
     future, codec, call = pending
     if flags & METADATA:
         try:
-            metadata, body = split_metadata(body, max_metadata_bytes)
+            metadata, body = split_metadata(body, session.settings.max_metadata_bytes)
             if call.reply_metadata is not None:
                 call.reply_metadata.update(unpack_metadata(metadata))
         except RpcError as error:
@@ -39,9 +40,12 @@ def settle(pending: Pending, flags: int, body: bytes | memoryview, max_metadata_
         future.set_result(None)
     else:
         try:
-            future.set_result(codec.decode_result(body))
+            if flags & PARTED:
+                future.set_result(codec.result.decode_parts(session.head, memoryview(body)))
+            else:
+                future.set_result(codec.decode_result(body))
         except Exception as error:
-            future.set_exception(unreadable(codec, error, body))
+            future.set_exception(unreadable(codec, error, session.head + body))
 
 
 def unreadable(codec: MethodCodec, error: Exception, body: bytes | memoryview) -> RpcError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable, Container
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container
 from typing import Any
 
 from rpcfw.call import Call
@@ -17,6 +17,7 @@ from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.session import Session
 from rpcfw.connection.streams import ItemReceiver, ItemSender
 from rpcfw.errors import Code, Origin, RpcError
+from rpcfw.items import Batch, Items
 from rpcfw.wire.frames import CREDIT, END, ITEMS, REQUEST
 
 _Pump = asyncio.Task[None]
@@ -48,7 +49,7 @@ class ClientStreams:
         self._give_up = give_up
         self._receivers: dict[int, ItemReceiver] = {}
         self._senders: dict[int, ItemSender] = {}
-        self._unbegun: dict[int, weakref.finalize[..., AsyncIterator[Any]]] = {}
+        self._unbegun: dict[int, weakref.finalize[..., AsyncGenerator[Batch, None]]] = {}
 
     async def call(
         self, call: Call, codec: MethodCodec, stream: int, head: tuple[int, int, int], body: Any
@@ -77,7 +78,7 @@ class ClientStreams:
                 self._session.settings.window_bytes,
                 self._session.budget,
                 lambda credit: outbox.send(CREDIT, 0, 0, stream, credit),
-                lambda: self._give_up(stream, Code.CANCELLED, None),
+                lambda problem: self._abandon(stream, problem),
             )
             future.add_done_callback(receiver.end_with)
         outbox.send(REQUEST, flags, method, stream, extra, body)
@@ -88,10 +89,10 @@ class ClientStreams:
             pump = self._loop.create_task(self._send_items(stream, sender, source))
             future.add_done_callback(lambda _: _stop(pump))
         if receiver is not None:
-            items = self._received_items(stream, receiver, pump)
-            unbegun = self._unbegun[stream] = weakref.finalize(items, self._forget, stream, receiver, pump)
+            batches = self._received_batches(stream, receiver, pump)
+            unbegun = self._unbegun[stream] = weakref.finalize(batches, self._forget, stream, receiver, pump)
             unbegun.atexit = False
-            return items
+            return Items(batches)
         try:
             return await future
         except asyncio.CancelledError:
@@ -121,9 +122,7 @@ class ClientStreams:
         problem = receiver.take(body, extra, kept=stream not in self._unkept)
         if problem is not None:
             self._unkept.discard(stream)
-            code = Code.INTERNAL if problem.code is Code.INVALID_ARGUMENT else problem.code
-            error = RpcError(code, problem.message, origin=Origin.CONNECTION, executed=True)
-            self._give_up(stream, problem.code, error)
+            self._abandon(stream, problem)
 
     def take_credit(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         """Take a CREDIT frame."""
@@ -133,18 +132,30 @@ class ClientStreams:
 
     # from the server
 
-    async def _received_items(
+    async def _received_batches(
         self, stream: int, receiver: ItemReceiver, pump: _Pump | None
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Batch, None]:
         self._unbegun.pop(stream).detach()  # it will end itself; the finalizer would keep an error's frames
-        items = receiver.items()
+        batches = receiver.batches()
         try:
-            async for item in items:
-                yield item
+            async for batch in batches:
+                yield batch
         finally:
-            await items.aclose()  # type: ignore[attr-defined]  # an async generator
+            await batches.aclose()
             self._forget(stream, receiver, None)
             await _end(pump)
+
+    def _abandon(self, stream: int, problem: RpcError | None) -> RpcError | None:
+        """A stream from the server ends early here, because its consumer wants no more, or because of a problem with
+        what came. Returns that as the consumer is told it.
+        """
+        if problem is None:
+            self._give_up(stream, Code.CANCELLED, None)
+            return None
+        code = Code.INTERNAL if problem.code is Code.INVALID_ARGUMENT else problem.code
+        error = RpcError(code, problem.message, origin=Origin.CONNECTION, executed=True)
+        self._give_up(stream, problem.code, error)
+        return error
 
     def _forget(self, stream: int, receiver: ItemReceiver, pump: _Pump | None) -> None:
         """Nobody reads this stream any more; it may never have been begun."""

@@ -22,6 +22,7 @@ _MAX_BATCH = 32
 _COPIED_BYTES = 16 * 1024
 """Bodies below this are joined with their neighbours; larger ones are handed to the link as they are."""
 _CHUNKS_PER_TURN = 4
+"""So many at the most, in one write if the link has taken as many before without having to wait."""
 _LARGEST_FRAME_BYTES = 256 * 1024
 """Larger messages go in chunks even where the peer takes larger frames: its wish must not hold up other calls."""
 _pack = HEADER.pack
@@ -63,7 +64,7 @@ class Outbox:
         congested: the link's buffer is full; callers should wait with `ready` before they queue more.
     """
 
-    __slots__ = ("_batch", "_bulk", "_bulk_of", "_closed", "_context", "_link", "_loop", "_pumping", "_queue",
+    __slots__ = ("_batch", "_bulk", "_bulk_of", "_burst", "_closed", "_context", "_link", "_loop", "_pumping", "_queue",
                  "_scheduled", "_sent", "_spin", "_vectored", "_waiting", "_write_parts",
                  "congested", "limits")  # fmt: skip
 
@@ -83,6 +84,7 @@ class Outbox:
         self._vectored = False
         self._bulk: deque[_Bulk] = deque()
         self._bulk_of: dict[int, _Bulk] = {}
+        self._burst = 1
         self._pumping = False
         self.congested = False
         self._closed = False
@@ -223,24 +225,52 @@ class Outbox:
         if not self._bulk:
             return
         self.flush()
-        for _ in range(_CHUNKS_PER_TURN):
+        left = _CHUNKS_PER_TURN
+        while left:
             if self.congested or not self._bulk or self._closed:
                 return
-            self._write_chunk()
+            count = min(self._burst, left)
+            left -= count
+            self._write_chunks(count)
         self._schedule_pump()
 
-    def _write_chunk(self) -> None:
-        bulk, limit = self._bulk.popleft(), min(self.limits.max_frame_bytes, _LARGEST_FRAME_BYTES)
-        kind, flags, method, stream, extra = bulk.header
-        if bulk.size <= limit:
-            del self._bulk_of[stream]
-            header = HEADER.pack(bulk.size, kind, flags, method, stream, extra)
-            self._write_parts([header, *bulk.take(bulk.size)])
+    def _write_chunks(self, count: int) -> None:
+        """Write up to `count` chunks at once, of one message as long as it has some, so that it is done with soon.
+
+        Twice as many are tried next while the link takes all of them, one when it does not.
+        """
+        parts: list[Buffer] = []
+        finished: list[_Bulk] = []
+        while count and self._bulk:
+            bulk, whole = self._bulk.popleft(), False
+            while count and not whole:
+                whole = self._take_chunk(bulk, parts)
+                count -= 1
+            if whole:
+                del self._bulk_of[bulk.header[3]]
+                finished.append(bulk)
+            else:
+                self._bulk.insert(min(self.limits.max_assemblies - 1, len(self._bulk)), bulk)
+        self._spin.expect_later()
+        self._write_parts(parts)
+        if self.congested:
+            self._burst = 1
+        elif self._burst < _CHUNKS_PER_TURN:
+            self._burst *= 2
+        for bulk in finished:
             self._finish(bulk, whole=True)
-            return
-        bulk.started = True
-        self._write_parts([HEADER.pack(limit, CHUNK, 0, 0, stream, bulk.total), *bulk.take(limit)])
-        self._bulk.insert(min(self.limits.max_assemblies - 1, len(self._bulk)), bulk)
+
+    def _take_chunk(self, bulk: _Bulk, parts: list[Buffer]) -> bool:
+        """Add the next part of a message to `parts`; whether that was the last."""
+        kind, flags, method, stream, extra = bulk.header
+        limit = min(self.limits.max_frame_bytes, _LARGEST_FRAME_BYTES)
+        if bulk.size > limit:
+            bulk.started = True
+            parts += [_pack(limit, CHUNK, 0, 0, stream, bulk.total), *bulk.take(limit)]
+            if bulk.size >= min(limit, _COPIED_BYTES):
+                return False  # what little is left goes with the last chunk
+        parts += [_pack(bulk.size, kind, flags, method, stream, extra), *bulk.take(bulk.size)]
+        return True
 
     def _release(self) -> None:
         waiting, self._waiting = self._waiting, []

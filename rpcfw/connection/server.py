@@ -31,6 +31,7 @@ from rpcfw.wire.frames import (
     METADATA,
     METHOD_NAME,
     ONEWAY,
+    PARTED,
     REFUSED,
     REPLY,
     RESET,
@@ -186,9 +187,12 @@ class ServerConnection:
             if len(body) >= HELD_BYTES:
                 self._hold(exchange, len(body))
             try:
-                arguments = codec.arguments.decode(body)
+                if flags & PARTED:
+                    arguments = codec.arguments.decode_parts(self.session.head, memoryview(body))
+                else:
+                    arguments = codec.arguments.decode(body)
             except Exception as error:
-                raise self._misfit(codec, error, body) from None
+                raise self._misfit(codec, error, self.session.head + body) from None
         except RpcError as error:
             if exchange is not None and exchange.held:
                 self._budget.give(exchange.held)

@@ -51,7 +51,7 @@ class ServerStreams:
             self._session.settings.window_bytes,
             self._session.budget,
             lambda credit: outbox.send(CREDIT, 0, 0, stream, credit),
-            lambda: None,
+            lambda _: None,
         )
         if flags & END:
             receiver.end()

@@ -71,6 +71,7 @@ class Session(asyncio.BufferedProtocol):
             budget=resources.budget,
             max_hello_bytes=max_hello_bytes,
         )
+        self._reader.parts = True
         self.settings = settings
         self.budget = resources.budget
         self._spin = resources.spin
@@ -202,6 +203,11 @@ class Session(asyncio.BufferedProtocol):
     def refused(self) -> set[int]:
         """Streams whose large message found no memory."""
         return self._reader.refused
+
+    @property
+    def head(self) -> bytes:
+        """What goes before the body of a frame with the flag PARTED, while that is handled."""
+        return self._reader.head
 
     # asyncio's side
 

@@ -20,6 +20,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 64, 65_536
 """How many writes pass before the next attempt; doubled each time that it did not pay."""
 _LONG_YIELD_S = 10e-6
 """Yielding the core takes a tenth of that when nobody else wants it; an interrupt may lengthen one now and then."""
+_LARGE_FOLD = 4
 _MAX_LONG_YIELDS, _FORGOTTEN_EVERY = 3, 32
 """How many long ones end a spin, and after how many times that frames came they are forgotten."""
 
@@ -44,6 +45,7 @@ class Spin:
     __slots__ = (
         "_active",
         "_context",
+        "_fresh",
         "_heard",
         "_left",
         "_long_yields",
@@ -60,6 +62,7 @@ class Spin:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._context = contextvars.Context()  # its own, or it would keep that of the call that began it
         self._active = False
+        self._fresh = False
         self._left = 0
         self._heard = 0
         self._long_yields = 0
@@ -69,6 +72,7 @@ class Spin:
         """Something was written, so an answer may come soon."""
         if self._active:
             self._left = self._turns + 1
+            self._fresh = True
         elif self._pause:
             self._pause -= 1
         elif self._turns:
@@ -77,12 +81,20 @@ class Spin:
             except RuntimeError:
                 return  # between two runs of the loop, where a stream was dropped
             self._active, self._left, self._heard, self._long_yields = True, self._turns + 1, 0, 0
+            self._fresh = True
             self._loop.call_soon(self._turn, context=self._context)
+
+    def expect_later(self) -> None:
+        """Something large was written: the peer has to read it first, which takes it as long as it took to write."""
+        self.expect()
+        if self._active:
+            self._left = _LARGE_FOLD * self._turns + 1
 
     def heard(self) -> None:
         """Frames came."""
         if self._active:
             self._left = self._turns + 1
+            self._fresh = True
             self._heard += 1
             if self._heard % _FORGOTTEN_EVERY == 0:
                 self._long_yields = 0
@@ -90,7 +102,9 @@ class Spin:
     def _turn(self) -> None:
         assert self._loop is not None
         left = self._left = self._left - 1
-        if left < self._turns:  # nothing was heard or written in the last turn
+        if self._fresh:  # something was heard or written in the last turn
+            self._fresh = False
+        else:
             started = perf_counter()
             _yield_core()
             if perf_counter() - started > _LONG_YIELD_S:

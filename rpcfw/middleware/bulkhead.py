@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rpcfw.call import Call, Handler
+from rpcfw.items import through
 from rpcfw.limiter.concurrency import Concurrency
 from rpcfw.limiter.held import HeldItems
 from rpcfw.limiter.priority import Priority, priority_of
@@ -80,7 +81,7 @@ class Bulkhead:
                 slots.leave()
                 raise
             if call.method.kind.streams_out:
-                return HeldItems(result, slots.leave)
+                return through(result, lambda items: HeldItems(items, slots.leave))
             slots.leave()
             return result
 

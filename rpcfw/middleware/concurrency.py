@@ -12,6 +12,7 @@ from typing import Any
 
 from rpcfw.call import Call, Handler
 from rpcfw.errors import RpcError
+from rpcfw.items import through
 from rpcfw.limiter.concurrency import Concurrency
 from rpcfw.limiter.held import HeldItems
 from rpcfw.limiter.priority import Priority, priority_of
@@ -73,7 +74,7 @@ class ConcurrencyLimit:
                 release()
                 raise
             if call.method.kind.streams_out:
-                return HeldItems(result, release)
+                return through(result, lambda items: HeldItems(items, release))
             release()
             return result
 

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import math
 import random
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Mapping
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from rpcfw.call import Attempter, Call, Handler, Recover, Route, pack_metadata
 from rpcfw.chance import new_rng
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.interface import CallKind, MethodSpec
+from rpcfw.items import Batch, Items, batches_of
 from rpcfw.limiter.budget import RetryBudget
 
 _UNARY = CallKind.UNARY
@@ -147,19 +148,19 @@ class Retry:
                     raise
             await asyncio.sleep(wait_s)
             call = attempts.following()
-        return self._items(handler, call, result, attempts) if kind.streams_out else result
+        return Items(self._batches(handler, call, result, attempts)) if kind.streams_out else result
 
-    async def _items(
+    async def _batches(
         self, handler: Handler, call: Call, items: Any, attempts: _Attempts
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Batch, None]:
         while True:
             delivered = False
             try:
                 if items is None:
                     items = await handler(call)
-                async for item in items:
+                async for batch in batches_of(items):
                     delivered = True
-                    yield item
+                    yield batch
                 return
             except RpcError as error:
                 wait_s = None if delivered else attempts.wait_s(error)

@@ -53,6 +53,8 @@ ONEWAY: Final = 0x08
 """A REQUEST that wants no reply."""
 REFUSED: Final = 0x10
 """With ERROR: the handler never ran, so the call may be sent again."""
+PARTED: Final = 0x100
+"""Never sent, a byte has no room for it: a reader's remark that it received the body in parts."""
 
 MAGIC: Final = 0x46435052
 """In a HELLO's last header field: "RPCF" as bytes. Tells a stranger's protocol at the first frame."""

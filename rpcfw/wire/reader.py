@@ -7,34 +7,41 @@ that facts about large payloads showed to dominate.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable
 from typing import Protocol
 
 from rpcfw.errors import ProtocolError
 from rpcfw.wire.frames import (
     CHUNK,
+    ERROR,
     FRAME_NAMES,
     HEADER,
     HEADER_BYTES,
     HELLO,
     ITEMS,
     MAGIC,
+    METADATA,
+    PARTED,
     REPLY,
     REQUEST,
     RESET,
     Frame,
 )
+from rpcfw.wire.large import LARGE_BYTES, Assembly, LargeBody, is_trusted, lazy_buffer
 
 SCRATCH_BYTES = 64 * 1024
 _PEEK_BYTES = 4096
 """How much is read at a time between the chunks of a message, so that the next chunk goes where it belongs uncopied."""
-_LAZY_BYTES = 64 * 1024
-"""Buffers from this size on take memory only as bytes arrive for them."""
 _DIRECT_BYTES = 4096
 """An incomplete frame of at least this size is read straight into a buffer of its own."""
+_TAIL_BYTES = 256
+"""The end of a body in parts is read apart: whoever reads holds a view of where it reads to until that is dealt with,
+and with a view of them those `bytes` cannot be given out uncopied."""
 _OF_MESSAGES = frozenset((CHUNK, REQUEST, REPLY, ITEMS))
 """Frames that carry a message or part of one. Others may come between the chunks of a message."""
+_PARTED = frozenset((REQUEST, REPLY))
+"""Frames whose body may be received in parts, unless it begins with something else than a value."""
+_BEGINS_OTHERWISE = METADATA | ERROR
 
 _Header = tuple[int, int, int, int, int, int]
 OnFrame = Callable[[int, int, int, int, bytes | memoryview], None]
@@ -72,26 +79,6 @@ class Budget:
         self.used -= size
 
 
-class Assembly:
-    """A message on its way in chunks: a buffer of its full size, or none once there was no memory for it.
-
-    The buffer takes memory only as it is filled, and so does the budget: `held` is what was taken from that.
-    """
-
-    __slots__ = ("filled", "held", "total", "view")
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.view: memoryview | None = _lazy_buffer(total)
-        self.filled = 0
-        self.held = 0
-
-
-def _lazy_buffer(size: int) -> memoryview:
-    """A buffer that the system gives memory page by page, when it is written to, not when it is asked for."""
-    return memoryview(mmap.mmap(-1, size)) if size >= _LAZY_BYTES else memoryview(bytearray(size))
-
-
 class FrameReader:
     """Turns what a peer sends into frames.
 
@@ -104,6 +91,9 @@ class FrameReader:
         max_hello_bytes: largest body of the first frame, if a stranger may send less than others.
 
     Attributes:
+        parts: set it to receive a large REQUEST or REPLY that ends with a binary value in parts: its frame comes with
+            the flag PARTED, the `bytes` of that value as its body, and what goes before in `head`.
+        head: see `parts`.
         error: what the peer did wrong; the frames before it are still good, nothing after it is read.
         refused: streams whose message found no memory; their frame comes with an empty body. The owner removes them.
     """
@@ -123,6 +113,9 @@ class FrameReader:
         self._rest = b""
         self._body: memoryview | None = None
         self._body_filled = 0
+        self._direct_end = 0
+        self._ahead = False
+        self._large: LargeBody | None = None
         self._header: _Header = (0, 0, 0, 0, 0, 0)
         self._assemblies: dict[int, Assembly] = {}
         self._greeted = False
@@ -131,6 +124,9 @@ class FrameReader:
         self.max_assemblies = max_assemblies
         self.budget = budget
         self._max_hello_bytes = max_frame_bytes if max_hello_bytes is None else max_hello_bytes
+        self.parts = False
+        self._earned = 0
+        self.head = b""
         self._closed = False
         self.refused: set[int] = set()
         self.error: ProtocolError | None = None
@@ -138,7 +134,9 @@ class FrameReader:
     def target(self) -> memoryview:
         """Where the next bytes are to be written."""
         if self._body is not None:
-            return self._body[self._body_filled :]
+            if self._body_filled < self._direct_end:
+                return self._body[self._body_filled : self._direct_end]
+            return self._scratch
         return self._peek if self._assemblies else self._scratch
 
     def received(self, size: int, handlers: OnFrames) -> int:
@@ -154,8 +152,7 @@ class FrameReader:
             return 0
         try:
             if self._body is not None:
-                self._body_filled += size
-                return self._finish_direct(handlers) if self._body_filled == len(self._body) else 0
+                return self._received_direct(size, handlers)
             data = self._scratch[:size].tobytes()
             return self._split(self._rest + data if self._rest else data, handlers)
         except ProtocolError as error:
@@ -191,7 +188,7 @@ class FrameReader:
 
     def close(self) -> None:
         """Give back all memory; nothing more is read."""
-        self._closed, self._rest, self._body = True, b"", None
+        self._closed, self._rest, self._body, self._large = True, b"", None, None
         for stream in list(self._assemblies):
             self.drop(stream)
 
@@ -211,7 +208,7 @@ class FrameReader:
             position = start + length
             if position > size:
                 if length >= _DIRECT_BYTES:
-                    self._begin_direct((length, kind, flags, method, stream, extra), data[start:])
+                    self._begin_direct((length, kind, flags, method, stream, extra), memoryview(data)[start:])
                 else:
                     self._rest = data[start - HEADER_BYTES :]
                 return frames
@@ -231,7 +228,9 @@ class FrameReader:
         """Take a whole frame that is a chunk, or comes while messages arrive in chunks."""
         _, kind, flags, method, stream, extra = header
         if kind == CHUNK or (stream in self._assemblies and kind in _OF_MESSAGES):
-            self._destination(header)[:] = body
+            place, skipped = self._destination(header, body)
+            place[:] = body[skipped:]
+            del place  # a view, see _TAIL_BYTES
             return self._complete(header, handlers)
         if kind == RESET:
             self.drop(stream)
@@ -246,49 +245,108 @@ class FrameReader:
             raise ProtocolError(f"a HELLO of {length:,} bytes is over the limit of {self._max_hello_bytes:,}")
         self._greeted = True
 
-    def _begin_direct(self, header: _Header, first: bytes) -> None:
+    def _begin_direct(self, header: _Header, first: memoryview) -> None:
+        """Read the rest of a frame straight to where its body belongs."""
         self._rest = b""
         self._header = header
-        self._body = self._destination(header)
-        self._body[: len(first)] = first
-        self._body_filled = len(first)
+        body, skipped = self._destination(header, first)
+        filled = self._body_filled = len(first) - skipped
+        body[:filled] = first[skipped:]
+        self._body, self._direct_end, self._ahead = body, len(body), False
+        if header[1] == CHUNK:
+            self._reach_ahead(header[4], len(body))
+        elif self._is_parted(header[4]):
+            self._direct_end = max(0, len(body) - _TAIL_BYTES)
+
+    def _is_parted(self, stream: int) -> bool:
+        """Whether the frame that is being read ends a body that is received in parts."""
+        if self._large is not None:
+            return bool(self._large.head)
+        assembly = self._assemblies.get(stream)
+        return assembly is not None and assembly.body is not None and bool(assembly.body.head)
+
+    def _reach_ahead(self, stream: int, size: int) -> None:
+        """Read the next header with the chunk, to where the next chunk will go, which saves reading it by itself."""
+        assembly = self._assemblies[stream]
+        if assembly.body is None:
+            return
+        start = max(0, assembly.filled - len(assembly.body.head))
+        end = start + size + HEADER_BYTES
+        if end <= len(assembly.body.view):
+            self._body, self._direct_end, self._ahead = assembly.body.view[start:end], end - start, True
+
+    def _received_direct(self, size: int, handlers: OnFrames) -> int:
+        """Bytes came for the frame that is read to where its body belongs, or its tail, and more, to the scratch."""
+        body, filled = self._body, self._body_filled
+        assert body is not None
+        after = b""
+        if filled >= self._direct_end:
+            data, left = self._scratch[:size].tobytes(), len(body) - filled
+            after, size = data[left:], min(size, left)
+            body[filled : filled + size] = data[:left]
+        self._body_filled = filled = filled + size
+        if filled < len(body):
+            return 0
+        if self._ahead:
+            after = bytes(body[-HEADER_BYTES:])
+        self._body = body = None
+        frames = self._finish_direct(handlers)
+        return frames + self._split(after, handlers) if after and not self._closed else frames
 
     def _finish_direct(self, handlers: OnFrames) -> int:
-        body, header = self._body, self._header
-        self._body = None
-        assert body is not None
-        _, kind, flags, method, stream, extra = header
+        header = self._header
+        _, kind, _, _, stream, _ = header
         if kind == CHUNK or (stream in self._assemblies and kind in _OF_MESSAGES):
             return self._complete(header, handlers)
         if kind == RESET:
             self.drop(stream)
-        handlers[kind](flags, method, stream, extra, body)
+        large, self._large = self._large, None
+        assert large is not None
+        self._deliver(header, large, handlers)
         return 1
 
-    def _destination(self, header: _Header) -> memoryview:
-        """Where a frame's body belongs: its place in the message it is part of, or a buffer of its own."""
-        length, kind, _, _, stream, extra = header
+    def _destination(self, header: _Header, first: bytes | memoryview) -> tuple[memoryview, int]:
+        """Where a frame's body belongs: its place in the message it is part of, or a buffer of its own.
+
+        Also returns how many of the body's first bytes, of which there are `first`, do not belong there.
+        """
+        length, kind, flags, _, stream, extra = header
         assembly = self._assemblies.get(stream) if kind in _OF_MESSAGES else None
         if assembly is None:
             if kind != CHUNK:
-                return _lazy_buffer(length)
-            assembly = self._begin_assembly(stream, extra)
+                may_part = (
+                    self.parts and length >= LARGE_BYTES and kind in _PARTED and not flags & _BEGINS_OTHERWISE
+                )
+                trusted = length >= LARGE_BYTES and is_trusted(length, len(first), self._earned)
+                large = self._large = LargeBody(length, first, taken=trusted, may_part=may_part)
+                return large.view, len(large.head)
+            assembly = self._begin_assembly(stream, extra, first)
         left = assembly.total - assembly.filled
         if (length >= left) if kind == CHUNK else (length != left):
             name = FRAME_NAMES[kind] if kind < len(FRAME_NAMES) else str(kind)
             raise ProtocolError(
                 f"stream {stream}: a {name} of {length:,} bytes where {left:,} bytes of the message were left"
             )
-        if assembly.view is not None and not self.budget.take(length):
-            assembly.view = None
-            self.budget.give(assembly.held)
-            assembly.held = 0
-        if assembly.view is None:
-            return _lazy_buffer(length)
-        assembly.held += length
-        return assembly.view[assembly.filled : assembly.filled + length]
+        body = assembly.body
+        if body is not None and not body.taken and not self._take(assembly, length):
+            body = None
+        if body is None:
+            return lazy_buffer(length), 0
+        start = assembly.filled - len(body.head)
+        skipped = max(0, -start)
+        return body.view[start + skipped : start + length], skipped
 
-    def _begin_assembly(self, stream: int, total: int) -> Assembly:
+    def _take(self, assembly: Assembly, size: int) -> bool:
+        """Count memory for a message; where there is none, the message is read past."""
+        if self.budget.take(size):
+            assembly.held += size
+            return True
+        assembly.body = None
+        self.budget.give(assembly.held)
+        assembly.held = 0
+        return False
+
+    def _begin_assembly(self, stream: int, total: int, first: bytes | memoryview) -> Assembly:
         if stream == 0:
             raise ProtocolError("a CHUNK came in stream 0, which carries no messages")
         if total > self.max_message_bytes:
@@ -297,7 +355,12 @@ class FrameReader:
             )
         if len(self._assemblies) >= self.max_assemblies:
             raise ProtocolError(f"more than {self.max_assemblies} chunked messages at a time")
-        assembly = self._assemblies[stream] = Assembly(total)
+        taken = (
+            total >= LARGE_BYTES and is_trusted(total, len(first), self._earned) and self.budget.take(total)
+        )
+        body = LargeBody(total, first, taken=taken, may_part=self.parts and total >= LARGE_BYTES)
+        assembly = self._assemblies[stream] = Assembly(total, body)
+        assembly.held = body.taken
         return assembly
 
     def _complete(self, header: _Header, handlers: OnFrames) -> int:
@@ -309,10 +372,24 @@ class FrameReader:
         if kind == CHUNK:
             return 0
         self.drop(stream)
-        if assembly.view is None:
+        self._earned = max(self._earned, assembly.total)
+        if assembly.body is None:
             self.refused.add(stream)
-        handlers[kind](flags, method, stream, extra, b"" if assembly.view is None else assembly.view)
+            handlers[kind](flags, method, stream, extra, b"")
+        else:
+            self._deliver(header, assembly.body, handlers)
         return 1
+
+    def _deliver(self, header: _Header, large: LargeBody, handlers: OnFrames) -> None:
+        _, kind, flags, method, stream, extra = header
+        body = large.whole()
+        if large.head:
+            if kind in _PARTED and not flags & _BEGINS_OTHERWISE:
+                flags, self.head = flags | PARTED, large.head
+            else:  # its chunks looked like that
+                body = memoryview(large.head + body)
+        handlers[kind](flags, method, stream, extra, body)
+        self.head = b""
 
 
 class _Collector:

@@ -434,10 +434,10 @@ async def test_a_message_that_comes_to_a_stand_ends_its_connection_and_gives_its
     await stub.nothing()
     link = connection_of(client).session.link
     budget = place.servers[0]._resources.budget
-    link.write(frame(CHUNK, 0, 0, 99, 1_000_000, bytes(200_000)))
+    link.write(frame(CHUNK, 0, 0, 99, 4_000_000, bytes(200_000)))
     await asyncio.sleep(20)
     assert budget.used == 200_000
-    link.write(frame(CHUNK, 0, 0, 99, 1_000_000, bytes(200_000)))  # it goes on, so it may go on
+    link.write(frame(CHUNK, 0, 0, 99, 4_000_000, bytes(200_000)))  # it goes on, so it may go on
     await asyncio.sleep(20)
     assert budget.used == 400_000
     assert not connection_of(client).session.closed

@@ -169,7 +169,7 @@ async def test_a_bomb_among_items_is_refused(opened: Opened) -> None:
     shop = await opened()
     peer = await shop.peer()
     peer.write(peer.request("into", {"step": "succeed"}, flags=0))
-    peer.write(frame(ITEMS, 0, 0, 1, 3, nested(3000)))
+    peer.write(frame(ITEMS, 0, 0, 1, 1, nested(3000)))
     error = await peer.refusal(1)
     assert error.code is Code.INVALID_ARGUMENT
     assert "an item does not fit" in error.message
@@ -264,7 +264,7 @@ async def test_memory_for_large_messages_is_refused_beyond_the_budget_and_given_
     peer.write(frame(RESET, 0, 0, 77, int(Code.CANCELLED)) + peer.chunks("blob", blob))
     assert len(await peer.reply(peer.last_stream)) == 3 * MB
     assert shop.server._resources.budget.used == 0
-    peer.write(frame(CHUNK, 0, 0, 88, MB, bytes(200_000)) + peer.request("nothing", {}))
+    peer.write(frame(CHUNK, 0, 0, 88, 4 * MB, bytes(200_000)) + peer.request("nothing", {}))
     await peer.reply(peer.last_stream)
     assert shop.server._resources.budget.used == 200_000
     await peer.close()

@@ -67,6 +67,13 @@ def write(spin: Spin, times: int = 1) -> None:
         spin.expect()
 
 
+async def test_after_something_large_it_goes_on_longer_and_yields_each_turn(core: Core) -> None:
+    spin = Spin(TURNS)
+    write(spin, FIRST_PAUSE)
+    spin.expect_later()
+    assert await core.turns_until_rest() == 4 * TURNS
+
+
 async def test_the_first_attempt_comes_after_some_writes_and_ends_when_nothing_is_heard(core: Core) -> None:
     spin = Spin(TURNS)
     write(spin, FIRST_PAUSE)

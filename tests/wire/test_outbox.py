@@ -80,9 +80,9 @@ async def test_a_lone_frame_is_written_at_once() -> None:
     assert sender.said() == ["REQUEST 1"]
 
 
-async def test_under_load_a_write_leaves_when_half_of_what_was_read_is_answered() -> None:
+async def test_under_load_a_write_leaves_when_two_thirds_of_what_was_read_are_answered() -> None:
     sender = Sender()
-    sender.outbox.expect(20)
+    sender.outbox.expect(15)
     for stream in range(1, 26):
         sender.send(stream, 10)
     assert [len(split(data)) for data in sender.link.written] == [10, 10]
@@ -107,8 +107,8 @@ async def test_a_large_body_goes_in_chunks_and_the_last_part_in_its_own_frame() 
     assert [(kind, flags, stream, extra, len(body)) for kind, flags, _, stream, extra, body in frames] == [
         (CHUNK, 0, 1, 2 * FRAME + 1, FRAME),
         (CHUNK, 0, 2, 2 * FRAME, FRAME),
+        (REPLY, END, 2, 0, FRAME),  # two at once, as the link has taken one
         (CHUNK, 0, 1, 2 * FRAME + 1, FRAME),
-        (REPLY, END, 2, 0, FRAME),
         (REPLY, END, 1, 0, 1),
     ]
     assert sender.received() == [(REPLY, 2, b"\2" * 2 * FRAME), (REPLY, 1, b"\1" * (2 * FRAME + 1))]
@@ -237,6 +237,30 @@ async def test_nothing_is_written_after_the_end() -> None:
     sender.send(3, 10)
     await turn(5)
     assert sender.said() == []
+
+
+async def test_chunks_go_together_once_the_link_has_taken_some_and_alone_once_it_has_not() -> None:
+    sender = Sender()
+    sender.send(1, 16 * FRAME)
+    await turn(20)
+    writes = [len(split(data)) for data in sender.link.written]
+    assert writes[:3] == [1, 2, 1]  # four a turn
+    assert writes[3:] == [4, 4, 4]
+    sender.said()
+    sender.link.limit = 2 * FRAME  # now it is full after some of them
+    for stream in (2, 3):
+        sender.send(stream, 10 * FRAME)
+    await turn(3)
+    assert [len(split(data)) for data in sender.link.written] == [4]
+    sender.link.relieve()
+    await turn(3)
+    assert [len(split(data)) for data in sender.link.written] == [4, 1, 2]
+    sender.send(4, 5)
+    sender.link.limit = None
+    for _ in range(20):
+        sender.link.relieve()
+        await turn()
+    assert [stream for _, stream, _ in sender.received()] == [1, 4, 2, 3]
 
 
 async def test_frames_of_a_stream_keep_their_order_when_the_sender_waits_for_its_large_ones() -> None:

@@ -268,13 +268,28 @@ async def test_an_item_that_does_not_fit_fails_its_call_and_what_follows_it_is_d
 
 async def test_nothing_that_comes_after_the_end_of_a_stream_is_delivered() -> None:
     granted: list[int] = []
-    receiver = ItemReceiver(plan_of_items(int), "a.B/c", 1000, Budget(1000), granted.append, lambda: None)
+    receiver = ItemReceiver(plan_of_items(int), "a.B/c", 1000, Budget(1000), granted.append, lambda _: None)
     for item in (1, 2, 3):
         assert receiver.take(bytes((0x91, item)), 1, kept=True) is None
         if item == 2:
             receiver.end()
     assert await _all(receiver.items()) == [1, 2]
     assert granted == []
+
+
+async def test_what_waits_behind_an_item_that_does_not_fit_is_let_go_and_no_more_of_it_taken() -> None:
+    budget, told = Budget(1 << 20), list[RpcError | None]()
+    receiver = ItemReceiver(plan_of_items(str), "a.B/c", 1 << 20, budget, lambda _: None, told.append)
+    large: bytes = msgpack.packb(["x" * 100_000])
+    assert receiver.take(b"\x91\x05", 1, kept=True) is None
+    assert receiver.take(large, 1, kept=True) is None
+    assert budget.used > 100_000
+    with pytest.raises(RpcError, match="an item does not fit"):
+        await _all(receiver.items())
+    assert budget.used == 0
+    assert receiver.take(large, 1, kept=True) is None
+    assert budget.used == 0
+    assert [error and error.code for error in told] == [Code.INVALID_ARGUMENT]
 
 
 async def test_items_without_credit_end_the_connection() -> None:
@@ -312,10 +327,10 @@ async def test_the_context_that_bytes_arrive_in_keeps_no_call() -> None:
 class Host:
     """A server that says what it likes to a real client."""
 
-    def __init__(self, hello: Hello | None = None) -> None:
+    def __init__(self, hello: Hello | None = None, *, window_bytes: int = 200) -> None:
         self.budget = Budget(1 << 20)
         self.client = ClientConnection(
-            "host", Resources(self.budget), Settings(window_bytes=200), lambda: None
+            "host", Resources(self.budget), Settings(window_bytes=window_bytes), lambda: None
         )
         self.link = FakeLink(self.client.session).open()
         self.say((hello or serve(Orders())._table.hello).pack())
@@ -409,6 +424,66 @@ async def test_a_batch_that_lies_about_its_items_ends_the_connection() -> None:
     call = await host.asked(_all(host.orders().watch(1)))
     host.say(frame(ITEMS, 0, 0, 1, 0xFFFF_FFFF, msgpack.packb([{"id": 1, "item": "x"}])))
     assert "a batch of 1 items says that it has 4,294,967,295" in (await outcome(call)).message
+
+
+def batch_of(*values: object) -> bytes:
+    return frame(ITEMS, 0, 0, 1, len(values), msgpack.packb(values))
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_an_item_that_does_not_fit_comes_after_those_before_it_and_nothing_after_it(
+    ended: bool,
+) -> None:
+    host = Host(window_bytes=2000)
+    stream = host.orders().watch(1)
+    first = await host.asked(anext(stream))
+    good, bad = {"id": 1, "item": "x"}, {"id": "one", "item": "x"}
+    host.say(batch_of(good), batch_of(good, good), batch_of(good, bad), batch_of(good))
+    if ended:
+        host.say(frame(REPLY, END, 0, 1, 0))
+    assert await first == Order(1, "x")
+    host.heard()
+    got: list[Order] = []
+    with pytest.raises(
+        RpcError, match=r"an item does not fit: \[1\].id: expected `int`, got `str`"
+    ) as caught:
+        async for order in stream:
+            got.append(order)  # noqa: PERF401  # an extension by a comprehension would be lost with the error
+    assert got == [Order(1, "x")] * 2
+    assert (caught.value.code, caught.value.origin, caught.value.executed) == (
+        Code.INTERNAL,
+        Origin.CONNECTION,
+        True,
+    )
+    await turn(3)
+    resets = [(kind, extra) for kind, _, _, _, extra, _ in host.heard() if kind == RESET]
+    assert resets == ([] if ended else [(RESET, int(Code.INVALID_ARGUMENT))])
+    assert host.client.pending == 0
+    assert [order async for order in stream] == []
+
+
+async def test_a_large_reply_is_the_bytes_that_came_and_one_that_does_not_fit_says_so() -> None:
+    host = Host()
+    payload = bytes(range(256)) * 1200
+    call = await host.asked(host.orders().scan(b"x"))
+    body: bytes = msgpack.packb(payload)
+    host.say(frame(CHUNK, 0, 0, 1, len(body), body[:200_000]), frame(REPLY, END, 0, 1, 0, body[200_000:]))
+    assert await call == payload
+    call = await host.asked(host.orders().get(1))
+    host.say(frame(CHUNK, 0, 0, 2, len(body), body[:200_000]), frame(REPLY, END, 0, 2, 0, body[200_000:]))
+    error = await outcome(call)
+    assert error.code is Code.INTERNAL
+    assert "expected `object`, got `bytes`: b'\\x00\\x01" in error.message
+
+
+async def test_a_large_argument_that_does_not_fit_is_refused_with_its_name() -> None:
+    guest = Guest()
+    body: bytes = msgpack.packb({"order_id": bytes(300_000)})
+    guest.say(frame(CHUNK, 0, 0, 1, len(body), body[:200_000]), request(GET, 1, body[200_000:]))
+    ((_, flags, _, _, _, answer),) = await guest.answers()
+    assert flags == END | ERROR | REFUSED
+    assert "order_id: expected `int`, got `bytes`: b'\\x00\\x00" in unpack_error(answer).message
+    await guest.leave()
 
 
 async def test_an_error_that_is_a_bomb_is_refused_without_its_memory() -> None:

@@ -1,0 +1,258 @@
+"""Large bodies: where they are read to, what is handed out uncopied, and what memory is counted for them and when."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+from typing import Any
+
+import msgpack
+import pytest
+
+from rpcfw.wire.frames import (
+    CHUNK,
+    CREDIT,
+    END,
+    ERROR,
+    ITEMS,
+    METADATA,
+    PARTED,
+    PING,
+    REPLY,
+    REQUEST,
+    RESET,
+    Frame,
+    frame,
+)
+from rpcfw.wire.handshake import Hello, Settings
+from rpcfw.wire.large import LargeBody, binary_start
+from rpcfw.wire.reader import SCRATCH_BYTES, Budget, FrameReader
+
+MB = 1_000_000
+LIMIT = 262_144
+
+
+def made(budget: Budget | None = None, *, parts: bool = True) -> FrameReader:
+    reader = FrameReader(
+        memoryview(bytearray(SCRATCH_BYTES)),
+        max_frame_bytes=LIMIT,
+        max_message_bytes=16 * MB,
+        max_assemblies=8,
+        budget=budget or Budget(1 << 30),
+    )
+    reader.parts = parts
+    assert len(reader.feed(Hello(Settings()).pack())) == 1
+    return reader
+
+
+def message(kind: int, flags: int, stream: int, body: bytes, size: int = LIMIT) -> list[bytes]:
+    """The frames of a message, each of at most `size` bytes."""
+    pieces = [body[at : at + size] for at in range(0, len(body), size)] or [b""]
+    chunks = [frame(CHUNK, 0, 0, stream, len(body), piece) for piece in pieces[:-1]]
+    return [*chunks, frame(kind, flags, 1, stream, 0, pieces[-1])]
+
+
+class Listener:
+    """Takes frames as a connection does, with the heads of those in parts."""
+
+    def __init__(self, reader: FrameReader) -> None:
+        self.reader = reader
+        self.frames: list[Frame] = []
+        self.parted = 0
+
+    def __getitem__(self, kind: int, /) -> Any:
+        def take(flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
+            if flags & PARTED:
+                self.parted += 1
+                flags, body = flags & ~PARTED, self.reader.head + body
+            self.frames.append((kind, flags, method, stream, extra, bytes(body)))
+
+        return take
+
+    def hear(self, data: bytes, sizes: list[int]) -> None:
+        """Read the data as sockets give it, in pieces of at most these sizes, over and over."""
+        view, turn = memoryview(data), 0
+        while view:
+            size = min(len(self.reader.target()), len(view), sizes[turn % len(sizes)])
+            self.reader.target()[:size] = view[:size]
+            self.reader.received(size, self)
+            view, turn = view[size:], turn + 1
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (bytes(MB), 5),
+        ({"data": bytes(MB)}, 11),
+        ({"name": "a", "data": bytes(MB)}, 18),
+        ({"data": bytes(MB), "name": "a"}, 0),  # something comes after it
+        ({"of": {"data": bytes(MB)}}, 0),  # it lies deeper
+        ([bytes(MB)], 0),
+        ("x" * MB, 0),
+        ({"data": "\u00c6" * MB}, 0),
+    ],
+)
+def test_a_binary_value_is_found_only_where_it_ends_the_message(value: object, expected: int) -> None:
+    packed: bytes = msgpack.packb(value)
+    assert binary_start(packed[:4096], len(packed)) == expected
+
+
+def test_a_value_that_looks_like_the_head_of_a_binary_one_is_none() -> None:
+    size = MB
+    lookalike = b"\xc6" + (size - 16).to_bytes(4, "big")
+    body = b"\x81\xa1k\xda\x10\x00" + b"....." + lookalike  # within a text
+    assert binary_start(body, size) == 0
+    assert binary_start(b"\xc6\x00", 7) == 0  # cut short
+    assert binary_start(b"", 100_000) == 0
+
+
+@pytest.mark.parametrize(
+    "size", [100_000, MB, 4 * LIMIT]
+)  # in one frame, in chunks, with a last one of five bytes
+def test_the_bytes_of_a_reply_are_those_it_was_read_into(size: int) -> None:
+    payload = random.Random(1).randbytes(size)
+    reader = made()
+    reader.feed(
+        b"".join(message(REPLY, END, 1, bytes(size)))
+    )  # not the first: that one also prepares the allocator
+    kept: list[Any] = []
+    data = b"".join(message(REPLY, END, 1, msgpack.packb(payload)))
+
+    class Keep:
+        def __getitem__(self, kind: int, /) -> Any:
+            return lambda flags, method, stream, extra, body: kept.append((flags, reader.head, body.obj))
+
+    def read(at: int) -> int:
+        target = reader.target()
+        size = min(len(target), len(data) - at)
+        target[:size] = data[at : at + size]
+        reader.received(size, Keep())  # `target` is still there, as it is while a loop reads
+        return at + size
+
+    at = 0
+    tracemalloc.start()
+    try:
+        while at < len(data):
+            at = read(at)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    ((flags, head, value),) = kept
+    assert (flags, head) == (END | PARTED, b"\xc6" + size.to_bytes(4, "big"))
+    assert type(value) is bytes
+    assert value == payload
+    assert peak < 1.3 * size + 3 * SCRATCH_BYTES, "it was copied"
+
+
+def test_only_replies_and_requests_that_are_nothing_but_a_value_come_in_parts() -> None:
+    body = msgpack.packb(bytes(MB))
+    for kind, flags, parted in [
+        (REPLY, END, 1),
+        (REQUEST, END, 1),
+        (ITEMS, 0, 0),
+        (REPLY, END | METADATA, 0),
+        (REPLY, END | ERROR, 0),
+    ]:
+        for size in (LIMIT, 200_000):
+            listener = Listener(made())
+            listener.hear(
+                b"".join(message(kind, flags, 1, body[:size] if size < LIMIT else body)), [SCRATCH_BYTES]
+            )
+            assert [(k, f) for k, f, *_ in listener.frames] == [(kind, flags)]
+            assert listener.parted == (parted if size == LIMIT else 0)
+    listener = Listener(made())
+    whole: bytes = msgpack.packb(bytes(150_000))  # in one frame
+    listener.hear(b"".join(message(REPLY, END, 1, whole)), [SCRATCH_BYTES])
+    assert (listener.parted, listener.frames[0][5]) == (1, whole)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_however_it_is_cut_what_is_read_is_what_was_sent(seed: int) -> None:
+    rng = random.Random(seed)
+    queues: list[list[bytes]] = []
+    sent: dict[int, tuple[int, bytes]] = {}
+    for stream in range(1, 6):
+        size = rng.choice([70_000, 150_000, 300_000, 600_000, LIMIT, 2 * LIMIT, 2 * LIMIT + 3])
+        payload = rng.randbytes(size)
+        body: bytes = msgpack.packb(
+            rng.choice([payload, {"data": payload}, {"data": payload, "n": 1}, [payload]])
+        )
+        kind = rng.choice([REPLY, REQUEST, ITEMS])
+        sent[stream] = (kind, body)
+        queues.append(message(kind, 0, stream, body, rng.choice([LIMIT, 100_000, 20_000])))
+    stray = [frame(PING, 0, 0, 0, 7), frame(CREDIT, 0, 0, 1, 9), frame(RESET, 0, 0, 99, 1, b"r" * 5000)]
+    data = bytearray()
+    while queues:
+        queue = rng.choice(queues)
+        data += queue.pop(0)
+        if not queue:
+            queues.remove(queue)
+        if rng.random() < 0.3:
+            data += rng.choice(stray)
+    listener = Listener(made())
+    listener.hear(bytes(data), [rng.choice([1 << 20, SCRATCH_BYTES, 5000, 999]) for _ in range(5)])
+    assert listener.reader.error is None
+    assert {s: (k, body) for k, _, _, s, _, body in listener.frames if k in (REPLY, REQUEST, ITEMS)} == sent
+    assert listener.reader.budget.used == 0
+
+
+def test_memory_that_is_taken_at_once_counts_at_once() -> None:
+    budget = Budget(10 * MB)
+    reader = made(budget)
+    reader.feed(frame(CHUNK, 0, 0, 1, MB, bytes(100_000)))
+    assert budget.used == MB
+    reader.feed(frame(RESET, 0, 0, 1, 1))
+    assert budget.used == 0
+
+
+def test_a_peer_that_has_sent_as_much_before_is_given_memory_at_once() -> None:
+    budget = Budget(64 * MB)
+    reader = made(budget)
+    reader.feed(frame(CHUNK, 0, 0, 1, MB, bytes(1000)))
+    assert budget.used == 1000
+    reader.feed(frame(REQUEST, END, 1, 1, 0, bytes(100)))
+    assert reader.error is not None  # it was not of the size announced, so it earned nothing
+    reader = made(budget)
+    reader.feed(b"".join(message(REQUEST, END, 1, bytes(MB))))
+    reader.feed(frame(CHUNK, 0, 0, 2, MB, bytes(1000)))
+    assert budget.used == MB
+    reader.feed(frame(CHUNK, 0, 0, 3, MB + 1, bytes(1000)))
+    assert budget.used == MB + 1000
+    reader = made(budget := Budget(64 * MB))
+    reader.feed(b"".join(message(REQUEST, END, 1, bytes(3 * MB))))
+    reader.feed(frame(CHUNK, 0, 0, 2, 3 * MB, bytes(1000)))
+    assert budget.used == 1000, "more than two megabytes at once"
+
+
+def test_a_peer_that_has_sent_little_is_given_memory_only_for_what_comes() -> None:
+    budget = Budget(64 * MB)
+    reader = made(budget)
+    tracemalloc.start()
+    try:
+        for stream in range(1, 8):
+            reader.feed(frame(CHUNK, 0, 0, stream, 8 * MB, bytes(1000)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert budget.used == 7000
+    assert peak < MB
+
+
+def test_a_message_that_the_budget_cannot_hold_takes_none_of_its_memory() -> None:
+    budget = Budget(500_000)
+    reader = made(budget)
+    tracemalloc.start()
+    try:
+        reader.feed(frame(CHUNK, 0, 0, 1, MB, bytes(100_000)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert budget.used <= 100_000
+    assert peak < MB
+
+
+def test_a_body_in_parts_is_of_the_size_announced() -> None:
+    body: bytes = msgpack.packb(bytes(100_000))
+    large = LargeBody(len(body), body[:4096], taken=True, may_part=True)
+    assert (len(large.view), large.taken) == (100_000, len(body))
+    assert LargeBody(len(body), body[:4096], taken=False, may_part=True).head == b""
