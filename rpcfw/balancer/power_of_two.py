@@ -23,6 +23,8 @@ _UNKNOWN_S = 1e6
 _MAX_DOUBLINGS = 10
 _LOW = (1 << 15) - 1
 """Half of the 30 bits that are drawn for both choices: cheaper than two floats, and as good up to 1,000 nodes."""
+_SAME_S = 0.005
+"""Latencies seen so close to each other are compared as they are: they have faded by less than a hundredth."""
 _INFINITE = math.inf
 _exp = math.exp
 
@@ -85,9 +87,9 @@ class PowerOfTwo:
             load *= one.in_flight + 1
             other *= two.in_flight + 1
             later_s = two.seen_at - one.seen_at
-            if later_s > 0:
+            if later_s > _SAME_S:
                 load *= _exp(-later_s / one.decay_s)
-            elif later_s:
+            elif later_s < -_SAME_S:
                 other *= _exp(later_s / two.decay_s)
         else:
             load, other = _load(better, now), _load(worse, now)

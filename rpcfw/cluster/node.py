@@ -7,7 +7,7 @@ failure accrual and Envoy's outlier detection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Self
 
 from rpcfw.balancer.statistics import Statistics
@@ -46,6 +46,7 @@ class Node:
     """
 
     __slots__ = (
+        "_channel",
         "_cold",
         "_has_method_breakers",
         "_judge_error",
@@ -57,7 +58,6 @@ class Node:
         "_options",
         "_outlier",
         "_record",
-        "_send",
         "address",
         "breaker",
         "ejected",
@@ -93,7 +93,7 @@ class Node:
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
         self._has_method_breakers = options.method_breaker is not None
-        self._send = peer.channel.handler
+        self._channel = peer.channel
         self._judge_error = options.is_failure
         self._record = Record()
         self._losses = -1  # of the peer's losses the one that was counted last
@@ -166,80 +166,94 @@ class Node:
             return True
         return any(breaker.state(now) is not State.CLOSED for breaker in self.method_breakers.values())
 
-    async def handler(self, call: Call, recover: Recover | None = None) -> Any:
-        """Make a call here, and remember how it went; what `recover` makes of a failure is the outcome.
+    def handler(self, call: Call, recover: Recover | None = None) -> Awaitable[Any]:
+        """Make a call here, and remember how it went; what `recover` makes of a failure is the outcome."""
+        connection = self._channel.sole
+        if connection is not None and call.method.kind is _UNARY:
+            return connection.call(call, recover, self)  # which tells it how the call went: no coroutine here
+        return self._call(call, recover)
 
-        One coroutine does it all, and what each call needs is written out here: every call to a node passes this.
-        """
-        begun, statistics, breaker, ticket, of_method = self._now(), self.statistics, self.breaker, 0, None
-        entered = False
+    async def _call(self, call: Call, recover: Recover | None) -> Any:
+        """Make a call that has streams, or that waits for a connection or has several to choose from."""
+        begun, entered, passed = self._now(), False, None
         try:
-            if not self.peer.uses:
-                raise self._unlisted()
-            if breaker is not None:
-                ticket = breaker.enter(begun)
-                if not ticket:
-                    raise self._refused(breaker, "", begun)
-            if self._has_method_breakers:
-                of_method = self._enter_method(call, begun, ticket)
-            statistics.in_flight += 1
+            passed = self.begins(call, begun)
             entered = True
-            result = await self._send(call)
+            result = await self._channel.handler(call)
         except BaseException as error:
             if entered:
-                self._left(self._passed(breaker, ticket, of_method), begun, self._judge(error))
+                self.failed(begun, error, passed)
             if recover is None or not isinstance(error, RpcError):
                 raise
             failure = error
         else:
-            kind = call.method.kind
-            if kind is not _UNARY and kind.streams_out:
-                stream = _Stream(self, self._passed(breaker, ticket, of_method), begun)
+            if call.method.kind.streams_out:
+                stream = _Stream(self, passed or (), begun)
                 return through(result, lambda items: _Items(items, stream, self._judge))
-            now = self._now()
-            if self._cold:  # the first call compares interfaces and fills caches: it says nothing of the next
-                self._cold, begun = False, now
-            statistics.in_flight -= 1
-            statistics.succeeded(now, now - begun)
-            outlier = self._outlier
-            if outlier is not None:
-                if outlier.out:
-                    outlier.succeeded(self.address, now, now - begun)
-                else:
-                    record = self._record
-                    record.good += 1
-                    record.streak = 0
-                    record.total_s += now - begun
-            if breaker is not None:
-                breaker.leave(now, ticket, False)
-            if of_method is not None:
-                of_method[0].leave(now, of_method[1], False)
+            self.succeeded(begun, self._now(), passed)
             return result
         try:
             return await recover(call, begun, failure)
         finally:
             del failure  # whose traceback has this frame: a circle
 
-    def _enter_method(self, call: Call, now: float, ticket: int) -> tuple[Breaker, int] | None:
-        """Pass the breaker of the method, once that of the node has given a ticket. Raises RpcError UNAVAILABLE."""
+    # how its calls go: what each call needs is written out, as every call to a node passes here
+
+    def begins(self, call: Call, now: float) -> Passed | None:
+        """A call is about to be made. Returns the breakers it has passed. Raises RpcError when one refuses it."""
+        if not self.peer.uses:
+            raise self._unlisted()
+        breaker = self.breaker
+        passed: Passed | None = None
+        if breaker is not None:
+            ticket = breaker.enter(now)
+            if not ticket:
+                raise self._refused(breaker, "", now)
+            passed = ((breaker, ticket),)
+        if self._has_method_breakers:
+            passed = self._enter_method(call, now, passed or ())
+        self.statistics.in_flight += 1
+        return passed
+
+    def succeeded(self, begun: float, now: float, passed: Passed | None) -> None:
+        """A call has a result."""
+        if self._cold:  # the first call compares interfaces and fills caches: it says nothing of the next
+            self._cold, begun = False, now
+        statistics = self.statistics
+        statistics.in_flight -= 1
+        statistics.succeeded(now, now - begun)
+        outlier = self._outlier
+        if outlier is not None:
+            if outlier.out:
+                outlier.succeeded(self.address, now, now - begun)
+            else:
+                record = self._record
+                record.good += 1
+                record.streak = 0
+                record.total_s += now - begun
+        if passed is not None:
+            for breaker, ticket in passed:
+                breaker.leave(now, ticket, False)
+
+    def failed(self, begun: float, error: BaseException, passed: Passed | None) -> None:
+        """A call has failed, or was cancelled."""
+        self._left(passed or (), begun, self._judge(error))
+
+    def _enter_method(self, call: Call, now: float, passed: Passed) -> Passed:
+        """Pass the breaker of the method, once that of the node is passed. Raises RpcError UNAVAILABLE."""
         breaker = self.method_breakers.get(call.method)
         if breaker is None:
             make = self._options.method_breaker
             if make is None or len(self.method_breakers) >= _MAX_METHOD_BREAKERS:
-                return None
+                return passed
             breaker = self.method_breakers[call.method] = make()
             self._listen(breaker, call.method.path)
-        own = breaker.enter(now)
-        if not own:
-            if self.breaker is not None:
-                self.breaker.leave(now, ticket, None)
+        ticket = breaker.enter(now)
+        if not ticket:
+            for other, its in passed:
+                other.leave(now, its, None)
             raise self._refused(breaker, call.method.path, now)
-        return breaker, own
-
-    @staticmethod
-    def _passed(breaker: Breaker | None, ticket: int, of_method: tuple[Breaker, int] | None) -> Passed:
-        own: Passed = ((breaker, ticket),) if breaker is not None else ()
-        return own if of_method is None else (*own, of_method)
+        return (*passed, (breaker, ticket))
 
     def _unlisted(self) -> RpcError:
         """A call that was made while this node was there, and is awaited only now."""

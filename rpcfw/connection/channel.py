@@ -76,6 +76,7 @@ class Channel:
 
     Attributes:
         last_end: why the connection that went last takes no more calls.
+        sole: the connection of a pool of one, while it takes calls.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Channel:
         self._shared = shared
         self._pool_size = shared.options.pool_size
         self._ready: list[ClientConnection] = []
-        self._sole: ClientConnection | None = None  # the one of a pool of one, when it is ready
+        self.sole: ClientConnection | None = None
         self._draining: set[ClientConnection] = set()
         self._connecting: asyncio.Task[ClientConnection] | None = None
         self._failures = 0
@@ -121,8 +122,8 @@ class Channel:
 
     def attempt(self, call: Call, recover: Recover | None = None) -> Awaitable[Any]:
         """Make a call on a connection of this endpoint; what `recover` makes of a failure is the outcome."""
-        if self._sole is not None:
-            return self._sole.call(call, recover)
+        if self.sole is not None:
+            return self.sole.call(call, recover)
         ready = self._ready
         if len(ready) < self._pool_size:
             return self._call_when_connected(call, recover)
@@ -182,7 +183,7 @@ class Channel:
             await asyncio.wait([self._connecting])
         sessions = [connection.session for connection in (*self._ready, *self._draining)]
         self._ready.clear()
-        self._sole = None
+        self.sole = None
         self._draining.clear()
         for session in sessions:
             session.close("this client was closed")
@@ -243,7 +244,7 @@ class Channel:
         self._failures, self._last_failure = 0, ""
         connection.session.keep_alive(options.keepalive_s, options.keepalive_timeout_s)
         self._ready.append(connection)
-        self._sole = connection if self._pool_size == 1 else None
+        self.sole = connection if self._pool_size == 1 else None
         self._schedule_reaping(connection)
         if self._on_change is not None:
             self._on_change()
@@ -261,8 +262,8 @@ class Channel:
 
     def _retire(self, connection: ClientConnection) -> None:
         """A connection takes no more calls, or is gone."""
-        if self._sole is connection:
-            self._sole = None
+        if self.sole is connection:
+            self.sole = None
         with contextlib.suppress(ValueError):
             self._ready.remove(connection)
         self.last_end = connection.farewell or connection.session.reason

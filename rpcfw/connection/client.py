@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from rpcfw.call import Call, Recover
+from rpcfw.call import Call, Recover, Witness
 from rpcfw.codec import Encoded, size_of
 from rpcfw.connection.binding import DESCRIBE, Bound, bind
 from rpcfw.connection.client_replies import Pending, settle, unkept, unreadable
@@ -130,14 +130,18 @@ class ClientConnection:
         """Seconds since the last call ended; 0 while calls are in progress."""
         return 0.0 if self._pending else self._loop.time() - self._idle_since
 
-    async def call(self, call: Call, recover: Recover | None = None) -> Any:
+    async def call(self, call: Call, recover: Recover | None = None, witness: Witness | None = None) -> Any:
         """Make a call: the bottom of the client's stack of handlers.
 
         Returns the result, or an async iterator of items; after a failure, what `recover` makes of it. Cancelling it
-        tells the server at once.
+        tells the server at once. One coroutine does it all, for whoever stands around: every call passes this.
         """
         began = now = self._time()
+        entered, entry = False, None
         try:
+            if witness is not None:
+                entry = witness.begins(call, began)
+                entered = True
             found = self._methods.get(call.method)
             if found is None:
                 found, now = await self._bind(call), self._time()
@@ -166,21 +170,29 @@ class ClientConnection:
                 self.draining = True  # the ids are used up: calls from now on go over another connection
                 self._on_closed()
             if not codec.is_plain:
-                return await self._unusual_call(call, codec, stream, (flags, method, extra), body)
+                result = await self._unusual_call(call, codec, stream, (flags, method, extra), body)
+                if witness is not None:
+                    witness.succeeded(began, self._time(), entry)
+                return result
             future: asyncio.Future[Any] = self._create_future()
             self._pending[stream] = (future, codec, call)
             if deadline < self._deadlines.next_look:
                 self._deadlines.watch(deadline)
             outbox.send(REQUEST, flags, method, stream, extra, body)
             try:
-                return await future
+                result = await future
             except asyncio.CancelledError:
                 self._give_up(stream, Code.CANCELLED)
                 raise
             finally:
                 del future  # which has the error, whose traceback has this frame: a circle
-        except RpcError as error:
-            if recover is None:
+            if witness is not None:
+                witness.succeeded(began, self._time(), entry)
+            return result
+        except BaseException as error:
+            if entered and witness is not None:
+                witness.failed(began, error, entry)
+            if recover is None or not isinstance(error, RpcError):
                 raise
             failure = error
         try:

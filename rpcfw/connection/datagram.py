@@ -45,6 +45,7 @@ class DatagramChannel:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.in_flight = 0
+        self.sole = None  # as a channel has: there are no connections
         self._link: DatagramLink | None = None
         self._receiver = _Pongs()
         self._pings = 0
