@@ -14,6 +14,7 @@ from benchmarks.subject import Workload
 _GRPC = "grpc.aio"
 _BLOCKING = "blocking sockets"
 _BATCHED = "raw uvloop, batched"
+_COUNTED = "raw uvloop, batched, only counted"
 _SERVE = "rpcfw, rpcfw.serve"
 
 
@@ -86,7 +87,11 @@ def _streams(results: Results) -> Iterable[Criterion]:
     down = results.cell(Workload.SERVER_STREAM, 1, RPCFW)
     up = results.cell(Workload.CLIENT_STREAM, 1, RPCFW)
     limit, grpc = (results.cell(Workload.SERVER_STREAM, 1, name) for name in (_BATCHED, _GRPC))
+    rate = None if down is None else metric(Workload.SERVER_STREAM, 1).median(down)
+    yield Criterion("C4", "server stream, items a second", 1_000_000.0, rate, "")
     yield Criterion("C4", "server stream, of raw batched frames", 0.45, results.ratio(down, limit))
+    counted = results.cell(Workload.SERVER_STREAM, 1, _COUNTED)
+    yield Criterion("C4", "the same, of frames that are only counted", 0.45, results.ratio(down, counted))
     yield Criterion("C4", "server stream, over grpc.aio", 25.0, results.ratio(down, grpc))
     ratio = results.ratio(up, down)
     yield Criterion("C4", "client stream, of the server stream", 0.5, ratio)

@@ -42,6 +42,7 @@ _LIMITS = (
     "limits.echo:awaited",
     "limits.echo:callbacks",
     "limits.echo:batched",
+    "limits.echo:counted",
     "limits.epoll",
     "limits.blocking",
     "limits.datagrams",

@@ -99,17 +99,27 @@ class Batched(Awaited):
 
     name = "raw uvloop, batched"
     workloads = frozenset({Workload.GET_ORDER, Workload.ECHO, *streams.WORKLOADS})
-    setting = "as awaited, with the writes of a loop turn joined, 32 at a time; a frame per item"
+    setting = "as awaited, the writes of a loop turn joined, 32 at a time; a frame per item, whose body is taken out"
     client = BatchingClient
     server = BatchingServer
+    counter: ClassVar[type[streams.Counter]] = streams.Taker
 
     def _factories(self) -> dict[str, Callable[[], asyncio.BaseProtocol]]:
-        return {**super()._factories(), **streams.FACTORIES}
+        return {**super()._factories(), **streams.factories(self.counter)}
 
     async def _measure(self, ports: Mapping[str, int], task: Task) -> Sample:
         if task.workload in streams.WORKLOADS:
-            return await streams.measure(ports[task.workload], task)
+            return await streams.measure(ports[task.workload], task, self.counter)
         return await super()._measure(ports, task)
+
+
+class Counted(Batched):
+    """Streams of which nobody wants the items."""
+
+    name = "raw uvloop, batched, only counted"
+    workloads = streams.WORKLOADS
+    setting = "as batched, but only the headers of frames are looked at"
+    counter = streams.Counter
 
 
 class Callbacks(Awaited):
@@ -172,4 +182,4 @@ class _OneReply(asyncio.Protocol):
             self.answered.set_result(None)
 
 
-SUBJECTS = {"awaited": Awaited(), "callbacks": Callbacks(), "batched": Batched()}
+SUBJECTS = {"awaited": Awaited(), "callbacks": Callbacks(), "batched": Batched(), "counted": Counted()}

@@ -49,7 +49,7 @@ class Frames:
 
 
 class Counter:
-    """Counts frames in what arrives, by their headers."""
+    """Counts the frames in what arrives by their headers alone: more than a receiver can do that wants the items."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -65,6 +65,25 @@ class Counter:
             if end - at - size < length:
                 break
             at += size + length
+            self.count += items
+        self._rest = data[at:]
+
+
+class Taker(Counter):
+    """Takes the body of each frame out as well, one by one, as bytes of their own."""
+
+    def feed(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+        at, end, unpack, size = 0, len(data), _HEADER.unpack_from, _HEADER.size
+        taken: list[bytes] = []
+        while end - at >= size:
+            length, _, _, _, _, items = unpack(data, at)
+            if end - at - size < length:
+                break
+            at += size
+            taken.append(data[at : at + length])
+            at += length
             self.count += items
         self._rest = data[at:]
 
@@ -100,8 +119,8 @@ class Source(_Flow):
 class Sink(_Flow):
     """The server that receives a stream: answers when it is complete."""
 
-    def __init__(self) -> None:
-        self._counter = Counter()
+    def __init__(self, counter: type[Counter]) -> None:
+        self._counter = counter()
 
     def data_received(self, data: bytes) -> None:
         self._counter.feed(data)
@@ -110,18 +129,20 @@ class Sink(_Flow):
             self._transport.write(_GO)
 
 
-FACTORIES: Mapping[str, Callable[[], asyncio.BaseProtocol]] = {
-    Workload.SERVER_STREAM: functools.partial(Source, _frame(_TICK_BYTES), STREAM_ITEMS),
-    Workload.ORDER_STREAM: functools.partial(Source, _frame(_ORDER_BYTES), STREAM_ITEMS // 10),
-    Workload.CLIENT_STREAM: Sink,
-}
+def factories(counter: type[Counter]) -> Mapping[str, Callable[[], asyncio.BaseProtocol]]:
+    """The servers of streams, by workload, which count what they receive so."""
+    return {
+        Workload.SERVER_STREAM: functools.partial(Source, _frame(_TICK_BYTES), STREAM_ITEMS),
+        Workload.ORDER_STREAM: functools.partial(Source, _frame(_ORDER_BYTES), STREAM_ITEMS // 10),
+        Workload.CLIENT_STREAM: functools.partial(Sink, counter),
+    }
 
 
 class _Client(_Flow):
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, counter: type[Counter]) -> None:
         self._sends = workload is Workload.CLIENT_STREAM
         self._items = STREAM_ITEMS // 10 if workload is Workload.ORDER_STREAM else STREAM_ITEMS
-        self._counter = Counter()
+        self._counter = counter()
 
     async def stream(self) -> int:
         """One stream; how many items it had."""
@@ -143,10 +164,10 @@ class _Client(_Flow):
             self._done.set_result(self._items)
 
 
-async def measure(port: int, task: Task) -> Sample:
+async def measure(port: int, task: Task, counter: type[Counter]) -> Sample:
     """Streams, one after the other."""
     transport, client = await asyncio.get_running_loop().create_connection(
-        lambda: _Client(task.workload), "127.0.0.1", port
+        lambda: _Client(task.workload, counter), "127.0.0.1", port
     )
     await client.stream()
     count, meter = 0, Meter()
