@@ -70,9 +70,8 @@ class PowerOfTwo:
             return nodes[0]
         drawn = bits(30)
         first = (drawn >> 15) * count >> 15
-        second = (drawn & _LOW) * (count - 1) >> 15
-        if second >= first:
-            second += 1
+        # one of the others, counted on from there; below the first index from the end, as Python counts
+        second = first - 1 - ((drawn & _LOW) * (count - 1) >> 15)
         better, worse = nodes[first], nodes[second]
         one, two, weight, now = better.statistics, worse.statistics, better.weight, self._clock()
         load, other = one.peak_s, two.peak_s

@@ -7,7 +7,7 @@ failure accrual and Envoy's outlier detection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Self
 
 from rpcfw.balancer.statistics import Statistics
@@ -37,6 +37,7 @@ class Node:
         registration: what the registry says of it.
         peer: the endpoint it stands on.
         address: what identifies it.
+        channel: where its calls go.
         statistics: of its calls.
         breaker: of the node, if there is one,
         method_breakers: and those of its methods.
@@ -46,7 +47,6 @@ class Node:
     """
 
     __slots__ = (
-        "_channel",
         "_cold",
         "_has_method_breakers",
         "_judge_error",
@@ -60,6 +60,7 @@ class Node:
         "_record",
         "address",
         "breaker",
+        "channel",
         "ejected",
         "method_breakers",
         "peer",
@@ -93,7 +94,7 @@ class Node:
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
         self._has_method_breakers = options.method_breaker is not None
-        self._channel = peer.channel
+        self.channel = peer.channel
         self._judge_error = options.is_failure
         self._record = Record()
         self._losses = -1  # of the peer's losses the one that was counted last
@@ -166,20 +167,16 @@ class Node:
             return True
         return any(breaker.state(now) is not State.CLOSED for breaker in self.method_breakers.values())
 
-    def handler(self, call: Call, recover: Recover | None = None) -> Awaitable[Any]:
-        """Make a call here, and remember how it went; what `recover` makes of a failure is the outcome."""
-        connection = self._channel.sole
-        if connection is not None and call.method.kind is _UNARY:
-            return connection.call(call, recover, self)  # which tells it how the call went: no coroutine here
-        return self._call(call, recover)
+    async def handler(self, call: Call, recover: Recover | None = None) -> Any:
+        """Make a call here, and remember how it went; what `recover` makes of a failure is the outcome.
 
-    async def _call(self, call: Call, recover: Recover | None) -> Any:
-        """Make a call that has streams, or that waits for a connection or has several to choose from."""
+        A plain call for which a connection is there does without this: the connection tells the node of it.
+        """
         begun, entered, passed = self._now(), False, None
         try:
             passed = self.begins(call, begun)
             entered = True
-            result = await self._channel.handler(call)
+            result = await self.channel.handler(call)
         except BaseException as error:
             if entered:
                 self.failed(begun, error, passed)

@@ -22,9 +22,11 @@ from rpcfw.cluster.peer import Peer
 from rpcfw.detector import Judgement, Outlier
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import RpcError
+from rpcfw.interface import CallKind
 from rpcfw.registry import Registration
 from rpcfw.router import subset
 
+_UNARY = CallKind.UNARY
 _TOLD = 5
 """So many nodes are named in an error."""
 
@@ -91,6 +93,11 @@ class Pool:
             return self._call_carefully(call, recover)
         nodes = self._ready
         node: Node = nodes[0] if len(nodes) == 1 else self._pick(nodes, call)
+        connection = node.channel.sole
+        if connection is not None and call.method.kind is _UNARY:
+            return connection.call(
+                call, recover, node
+            )  # which tells it how the call went: no coroutine of its own
         return node.handler(call, recover)
 
     async def ready(self, count: int) -> None:
