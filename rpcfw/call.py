@@ -6,11 +6,12 @@ handler into another. No I/O happens here. After go-kratos' ``middleware.Handler
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgpack
 import msgspec
@@ -170,17 +171,16 @@ Recover = Callable[[Call, float, RpcError], Awaitable[Any]]
 """What becomes of a call that failed: takes the call, when the attempt began by the loop's clock, and the error."""
 
 
-@runtime_checkable
-class Attempter(Protocol):
+class Attempter(abc.ABC):
     """A handler that leaves a failure to somebody else, who then needs no coroutine of its own around every call."""
 
     def __call__(self, call: Call) -> Awaitable[Any]:
         """Make a call."""
-        ...
+        return self.attempt(call)
 
-    def attempt(self, call: Call, recover: Recover) -> Awaitable[Any]:
+    @abc.abstractmethod
+    def attempt(self, call: Call, recover: Recover | None = None) -> Awaitable[Any]:
         """Make a call; where it fails with an RpcError, the outcome is what `recover` makes of that."""
-        ...
 
 
 class Witness(Protocol):

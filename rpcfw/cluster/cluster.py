@@ -16,13 +16,14 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 from rpcfw.balancer import Balancer
-from rpcfw.call import Call, Recover
+from rpcfw.call import Attempter, Call, Recover
 from rpcfw.cluster.events import Event, EventKind
 from rpcfw.cluster.node import Node
 from rpcfw.cluster.options import ClusterOptions
 from rpcfw.cluster.peer import Peer, Setting
 from rpcfw.cluster.pool import Pool
 from rpcfw.connection.channel import Shared
+from rpcfw.connection.client import ClientConnection, make_call
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, RpcError
 from rpcfw.registry import Registration, Registry
@@ -37,7 +38,7 @@ MAX_COUNTS = 10_000
 """So many pairs of an event and an endpoint are counted; further endpoints are not."""
 
 
-class Cluster:
+class Cluster(Attempter):
     """Several nodes as one handler. Nothing is opened before the first call.
 
     Args:
@@ -85,10 +86,18 @@ class Cluster:
 
     def attempt(self, call: Call, recover: Recover | None = None) -> Awaitable[Any]:
         """Make a call at one of the nodes of its service; what `recover` makes of a failure is the outcome."""
-        service = call.method.service
-        return (self._pools.get(service) or self._open(service)).call(call, recover)
+        return make_call(None, call, recover, self)
 
-    __call__ = handler = attempt
+    handler = attempt
+
+    def choose(self, call: Call) -> tuple[ClientConnection, Node] | None:
+        """The connection and node for a call that begins now; None where that takes more than a look."""
+        service = call.method.service
+        return (self._pools.get(service) or self._open(service)).choose(call)
+
+    def call_carefully(self, call: Call, recover: Recover | None) -> Awaitable[Any]:
+        """Make a call that has a route or streams, or for which something must be waited for."""
+        return self._pools[call.method.service].call_carefully(call, recover)
 
     @property
     def peers(self) -> tuple[Peer, ...]:

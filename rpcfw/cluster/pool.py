@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from rpcfw.balancer import Balancer, Timed
@@ -19,6 +19,7 @@ from rpcfw.cluster.events import Event, EventKind
 from rpcfw.cluster.node import Node, WarmingNode
 from rpcfw.cluster.options import ClusterOptions
 from rpcfw.cluster.peer import Peer
+from rpcfw.connection.client import ClientConnection
 from rpcfw.detector import Judgement, Outlier
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import RpcError
@@ -87,18 +88,14 @@ class Pool:
         self._waiting: set[asyncio.Future[bool]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def call(self, call: Call, recover: Recover | None = None) -> Awaitable[Any]:
-        """Make a call at one of the nodes; what `recover` makes of a failure is the outcome."""
-        if self._careful or call.route is not None:
-            return self._call_carefully(call, recover)
+    def choose(self, call: Call) -> tuple[ClientConnection, Node] | None:
+        """The connection and node for a plain call that begins now; None where that takes more than a look."""
+        if self._careful or call.route is not None or call.method.kind is not _UNARY:
+            return None
         nodes = self._ready
         node: Node = nodes[0] if len(nodes) == 1 else self._pick(nodes, call)
         connection = node.channel.sole
-        if connection is not None and call.method.kind is _UNARY:
-            return connection.call(
-                call, recover, node
-            )  # which tells it how the call went: no coroutine of its own
-        return node.handler(call, recover)
+        return None if connection is None else (connection, node)
 
     async def ready(self, count: int) -> None:
         """Wait until so many nodes take calls. Raises RpcError UNAVAILABLE when the client is closed meanwhile."""
@@ -263,7 +260,8 @@ class Pool:
 
     # ---------------------------------------------------------------------------------------- the careful way
 
-    async def _call_carefully(self, call: Call, recover: Recover | None) -> Any:
+    async def call_carefully(self, call: Call, recover: Recover | None) -> Any:
+        """Make a call at one of the nodes, or at each; what `recover` makes of a failure is the outcome."""
         began = self._loop.time()
         try:
             if call.route is not None and call.route.every:

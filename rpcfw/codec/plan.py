@@ -175,7 +175,10 @@ def _msgspec_decoder(declared: Any) -> Callable[[Buffer], Any]:
 
 def _model_decoder(declared: Any) -> Callable[[Buffer], Any] | None:
     """For a model by itself: to its validator without the detour over msgspec's hook, which looks it up each time."""
-    validate = validator_of(declared) if isinstance(declared, type) else None
+    is_model = isinstance(declared, type) and not dataclasses.is_dataclass(
+        declared
+    )  # msgspec reads those itself
+    validate = validator_of(declared) if is_model else None
     if validate is None:
         return None
     decode_plain: Callable[[Buffer], Any] = msgspec.msgpack.Decoder().decode

@@ -14,8 +14,8 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from rpcfw.call import Call, Recover
-from rpcfw.connection.client import ClientConnection
+from rpcfw.call import Attempter, Call, Recover
+from rpcfw.connection.client import ClientConnection, make_call
 from rpcfw.connection.resources import Resources
 from rpcfw.connection.spin import DEFAULT_TURNS, Spin
 from rpcfw.endpoint import Endpoint
@@ -68,7 +68,7 @@ class Shared:
         self.resources = Resources(Budget(options.max_memory_bytes), Spin(options.spin_turns))
 
 
-class Channel:
+class Channel(Attempter):
     """The connections to one endpoint.
 
     Connecting happens at the first call and after a loss, one attempt at a time, which all waiting calls share.
@@ -123,14 +123,14 @@ class Channel:
     def attempt(self, call: Call, recover: Recover | None = None) -> Awaitable[Any]:
         """Make a call on a connection of this endpoint; what `recover` makes of a failure is the outcome."""
         if self.sole is not None:
-            return self.sole.call(call, recover)
+            return make_call(self.sole, call, recover)
         ready = self._ready
         if len(ready) < self._pool_size:
             return self._call_when_connected(call, recover)
         self._turn += 1
         return ready[self._turn % len(ready)].call(call, recover)
 
-    __call__ = handler = attempt
+    handler = attempt
 
     async def connected(self) -> ClientConnection:
         """A connection that takes calls. Raises RpcError UNAVAILABLE when there is none to be had."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 from rpcfw.call import Call, Recover, Witness
 from rpcfw.codec import Encoded, size_of
@@ -130,75 +130,12 @@ class ClientConnection:
         """Seconds since the last call ended; 0 while calls are in progress."""
         return 0.0 if self._pending else self._loop.time() - self._idle_since
 
-    async def call(self, call: Call, recover: Recover | None = None, witness: Witness | None = None) -> Any:
-        """Make a call: the bottom of the client's stack of handlers.
+    def call(self, call: Call, recover: Recover | None = None) -> Awaitable[Any]:
+        """Make a call here; what `recover` makes of a failure is the outcome. Cancelling it tells the server at once.
 
-        Returns the result, or an async iterator of items; after a failure, what `recover` makes of it. Cancelling it
-        tells the server at once. One coroutine does it all, for whoever stands around: every call passes this.
+        Returns the result, or an async iterator of items.
         """
-        began = now = self._time()
-        entered, entry = False, None
-        try:
-            if witness is not None:
-                entry = witness.begins(call, began)
-                entered = True
-            found = self._methods.get(call.method)
-            if found is None:
-                found, now = await self._bind(call), self._time()
-            method, codec = found
-            outbox = self.session.outbox
-            if outbox.congested:
-                await self._until_ready(call)
-                now = self._time()
-            try:
-                body = codec.encode_call(call.arguments)
-            except Exception as error:
-                raise codec.unsendable(call.arguments, error) from error
-            flags, extra, deadline = END, 0, call.deadline
-            if call.metadata_bytes or type(body) is not bytes or len(body) > _SMALL_BYTES:
-                flags, body = self._unusual_body(call, codec, body)
-            if self.draining:
-                raise self._closing()
-            if deadline != _FOREVER:
-                extra = int((deadline - now) * TICKS_PER_S)
-                if extra <= 0:
-                    message = f"{codec.path}: the deadline had passed before the call was sent"
-                    raise RpcError(Code.DEADLINE_EXCEEDED, message, executed=False)
-            stream = self._next_stream
-            self._next_stream = stream + 1
-            if stream >= MAX_STREAM_ID:
-                self.draining = True  # the ids are used up: calls from now on go over another connection
-                self._on_closed()
-            if not codec.is_plain:
-                result = await self._unusual_call(call, codec, stream, (flags, method, extra), body)
-                if witness is not None:
-                    witness.succeeded(began, self._time(), entry)
-                return result
-            future: asyncio.Future[Any] = self._create_future()
-            self._pending[stream] = (future, codec, call)
-            if deadline < self._deadlines.next_look:
-                self._deadlines.watch(deadline)
-            outbox.send(REQUEST, flags, method, stream, extra, body)
-            try:
-                result = await future
-            except asyncio.CancelledError:
-                self._give_up(stream, Code.CANCELLED)
-                raise
-            finally:
-                del future  # which has the error, whose traceback has this frame: a circle
-            if witness is not None:
-                witness.succeeded(began, self._time(), entry)
-            return result
-        except BaseException as error:
-            if entered and witness is not None:
-                witness.failed(began, error, entry)
-            if recover is None or not isinstance(error, RpcError):
-                raise
-            failure = error
-        try:
-            return await recover(call, began, failure)
-        finally:
-            del failure  # a circle again
+        return make_call(self, call, recover)
 
     async def _unusual_call(
         self, call: Call, codec: MethodCodec, stream: int, head: tuple[int, int, int], body: Encoded
@@ -432,3 +369,97 @@ class ClientConnection:
 
     def _unavailable(self, message: str, *, executed: bool | None) -> RpcError:
         return RpcError(Code.UNAVAILABLE, message, origin=Origin.CONNECTION, executed=executed)
+
+
+class Chooser(Protocol):
+    """Says which connection takes a call when that begins, which may be long after somebody made it."""
+
+    def choose(self, call: Call) -> tuple[ClientConnection, Witness] | None:
+        """The connection, and who is told how the call went; None where that takes more than a look."""
+        ...
+
+    def call_carefully(self, call: Call, recover: Recover | None) -> Awaitable[Any]:
+        """Make a call for which `choose` has none."""
+        ...
+
+
+async def make_call(
+    connection: ClientConnection | None,
+    call: Call,
+    recover: Recover | None = None,
+    chooser: Chooser | None = None,
+) -> Any:
+    """Make a call at a connection, or at one that is chosen now: the bottom of the client's stack of handlers.
+
+    One coroutine does it all, for whoever stands around: every call passes here.
+    """
+    witness = None
+    if chooser is not None:
+        chosen = chooser.choose(call)
+        if chosen is None:
+            return await chooser.call_carefully(call, recover)
+        connection, witness = chosen
+    assert connection is not None
+    began = now = connection._time()
+    entered, entry = False, None
+    try:
+        if witness is not None:
+            entry = witness.begins(call, began)
+            entered = True
+        found = connection._methods.get(call.method)
+        if found is None:
+            found, now = await connection._bind(call), connection._time()
+        method, codec = found
+        outbox = connection.session.outbox
+        if outbox.congested:
+            await connection._until_ready(call)
+            now = connection._time()
+        try:
+            body = codec.encode_call(call.arguments)
+        except Exception as error:
+            raise codec.unsendable(call.arguments, error) from error
+        flags, extra, deadline = END, 0, call.deadline
+        if call.metadata_bytes or type(body) is not bytes or len(body) > _SMALL_BYTES:
+            flags, body = connection._unusual_body(call, codec, body)
+        if connection.draining:
+            raise connection._closing()
+        if deadline != _FOREVER:
+            extra = int((deadline - now) * TICKS_PER_S)
+            if extra <= 0:
+                message = f"{codec.path}: the deadline had passed before the call was sent"
+                raise RpcError(Code.DEADLINE_EXCEEDED, message, executed=False)
+        stream = connection._next_stream
+        connection._next_stream = stream + 1
+        if stream >= MAX_STREAM_ID:
+            connection.draining = True  # the ids are used up: calls from now on go over another connection
+            connection._on_closed()
+        if not codec.is_plain:
+            result = await connection._unusual_call(call, codec, stream, (flags, method, extra), body)
+            if witness is not None:
+                witness.succeeded(began, connection._time(), entry)
+            return result
+        future: asyncio.Future[Any] = connection._create_future()
+        connection._pending[stream] = (future, codec, call)
+        if deadline < connection._deadlines.next_look:
+            connection._deadlines.watch(deadline)
+        outbox.send(REQUEST, flags, method, stream, extra, body)
+        try:
+            result = await future
+        except asyncio.CancelledError:
+            connection._give_up(stream, Code.CANCELLED)
+            raise
+        finally:
+            del future  # which has the error, whose traceback has this frame: a circle
+        if witness is not None:
+            witness.succeeded(began, connection._time(), entry)
+        return result
+    except BaseException as error:
+        if entered and witness is not None:
+            witness.failed(began, error, entry)
+        if recover is None or not isinstance(error, RpcError):
+            raise
+        failure = error
+    try:
+        return await recover(call, began, failure)
+    finally:
+        del failure  # a circle again

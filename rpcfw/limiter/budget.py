@@ -25,18 +25,21 @@ class RetryBudget:
         reserve: what is there at the start, and what it can hold at the least: for clients that make few calls.
             `math.inf` for a budget without limit.
         window_s: it holds what the calls of this time have brought in, if that is more than the reserve.
+
+    Attributes:
+        untold: calls since the last `deposit`. Who makes many adds to this, and deposits now and then, even nothing.
     """
 
     __slots__ = (
         "_bucket_s",
         "_counts",
         "_current",
-        "_fresh",
         "_next",
         "_past",
         "_tokens",
         "ratio",
         "reserve",
+        "untold",
     )
 
     def __init__(self, ratio: float = 0.1, *, reserve: float = 50.0, window_s: float = 10.0) -> None:
@@ -52,15 +55,16 @@ class RetryBudget:
         self._bucket_s = window_s / _BUCKETS
         self._counts = [0] * _BUCKETS  # calls of the past parts of the window, the oldest first
         self._past = 0  # their sum
-        self._current = 0  # calls of the part that runs, but for the fresh ones
-        self._fresh = 0  # calls that have brought in nothing yet
+        self._current = 0  # calls of the part that runs, but for those untold
+        self.untold = 0
         self._next = -math.inf  # when it ends
 
     def deposit(self, now: float, calls: int = 1) -> None:
         """So many calls are made for the first time."""
         if now >= self._next:
             self._turn(now)
-        self._fresh += calls
+        self.untold += calls
+        self._settle()
 
     def withdraw(self, now: float) -> bool:
         """A call is to be repeated: whether it may. What came of it is told with `refund`, where it cost nothing."""
@@ -80,7 +84,7 @@ class RetryBudget:
     @property
     def capacity(self) -> float:
         """How many repetitions it can hold, as of the last call."""
-        return max(self.reserve, self.ratio * (self._past + self._current + self._fresh))
+        return max(self.reserve, self.ratio * (self._past + self._current + self.untold))
 
     def tokens(self, now: float) -> float:
         """How many repetitions there may be now."""
@@ -91,13 +95,15 @@ class RetryBudget:
 
     def _settle(self) -> None:
         """Count the calls since the last time: together or one by one comes to the same, as the cap grows with them."""
-        fresh, self._fresh = self._fresh, 0
-        self._current += fresh
-        self._tokens = min(self._tokens + fresh * self.ratio, self.capacity)
+        calls, self.untold = self.untold, 0
+        self._current += calls
+        self._tokens = min(self._tokens + calls * self.ratio, self.capacity)
 
     def _turn(self, now: float) -> None:
-        """The running part of the window is over: forget as many of the oldest as have passed."""
-        self._settle()
+        """The running part of the window is over: forget as many of the oldest as have passed.
+
+        Calls that are untold count as made now, which they may have been.
+        """
         behind_s = now - self._next
         passed = 1 + int(min(behind_s / self._bucket_s, _BUCKETS))
         counts = [*self._counts, self._current, *[0] * (passed - 1)]

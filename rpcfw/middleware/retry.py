@@ -37,7 +37,7 @@ _SPAN = ":span"
 _GIVES_KEYS = "gives_keys"  # what DedupeKeys makes is known by it
 _MEMORY_OF_PEER = "memory"
 """Among the details of an error: the memory of calls that the server has which the call was sent to."""
-_PAID_TOGETHER = 32
+_TOLD_TOGETHER = 32
 """So many calls are told to the budget at once: a clock for each would cost more than the rest of this."""
 _BEYOND_S = 0.1
 """The least wait of those attempts that the deadline bounds, and not their number."""
@@ -96,23 +96,17 @@ class Retry:
             )
 
         attempt = (handler if isinstance(handler, Attempter) else _Attempter(handler)).attempt
-        deposit = self.budget.deposit
-        unpaid = 0  # calls that have not been told to the budget, which is done for many at a time
+        budget = self.budget
 
         def recover(call: Call, began: float, error: RpcError) -> Awaitable[Any]:
-            nonlocal unpaid
-            deposit(asyncio.get_running_loop().time(), unpaid)
-            unpaid = 0
             return self._repeat(handler, _Attempts(self, call, began, None), error)
 
         def retry(call: Call) -> Awaitable[Any]:
-            nonlocal unpaid
             if call.method.kind is not _UNARY:
                 return self._call_with_streams(handler, call)
-            unpaid += 1
-            if unpaid == _PAID_TOGETHER:
-                deposit(asyncio.get_running_loop().time(), unpaid)
-                unpaid = 0
+            budget.untold += 1
+            if budget.untold >= _TOLD_TOGETHER:
+                budget.deposit(asyncio.get_running_loop().time(), 0)
             return attempt(call, recover)
 
         return retry
@@ -185,22 +179,19 @@ class Retry:
         return self._rng.uniform(0, min(self._max_wait_s, self._first_wait_s * 2 ** min(attempt - 1, 60)))
 
 
-class _Attempter:
+class _Attempter(Attempter):
     """Any handler as one that leaves its failures to somebody else."""
-
-    __slots__ = ("_handler",)
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
 
-    def __call__(self, call: Call) -> Awaitable[Any]:
-        return self._handler(call)
-
-    async def attempt(self, call: Call, recover: Recover) -> Any:
+    async def attempt(self, call: Call, recover: Recover | None = None) -> Any:
         began = asyncio.get_running_loop().time()
         try:
             return await self._handler(call)
         except RpcError as error:
+            if recover is None:
+                raise
             failure = error
         try:
             return await recover(call, began, failure)

@@ -9,6 +9,7 @@ import gc
 import math
 import random
 import weakref
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 
 import rpcfw
 from rpcfw import Call, Client, Code, Endpoint, Handler, RpcError
-from rpcfw.balancer import PowerOfTwo, RoundRobin
+from rpcfw.balancer import LeastInFlight, PowerOfTwo, RoundRobin
 from rpcfw.breaker import ConsecutiveFailures
 from rpcfw.call import Route
 from rpcfw.cluster.cluster import Cluster
@@ -129,20 +130,58 @@ async def test_closing_the_client_ends_calls_at_a_node_that_was_taken_off_the_li
 
 
 @virtual_time
-async def test_a_call_awaited_after_its_node_is_gone_fails_as_one_that_may_be_made_again() -> None:
+async def test_a_call_awaited_after_a_node_is_gone_goes_to_another() -> None:
     fleet = Fleet()
     await fleet.open("a", "b")
     client = fleet.connect(cluster={"linger_s": 0.0}, middleware=[])
     desk = client.stub(Desk)
     await shares(desk, 2)
     await asyncio.sleep(0.1)
-    calls = [desk.who(), desk.who()]  # the balancer has chosen
+    calls = [desk.who(), desk.who()]  # one for each, by turns, if a node were chosen here
     await fleet.unlist("a")
     await asyncio.sleep(1)
-    gone, there = await asyncio.gather(*calls, return_exceptions=True)
-    assert there == "b"
-    assert isinstance(gone, RpcError)
-    assert (gone.code, gone.executed, gone.endpoint) == (Code.UNAVAILABLE, False, "mem://a")
+    assert await asyncio.gather(*calls) == ["b", "b"]
+    await fleet.close()
+
+
+@virtual_time
+@pytest.mark.parametrize("middleware", [None, []], ids=["retried", "bare"])
+async def test_calls_that_are_made_before_the_first_is_awaited_are_balanced_all_the_same(
+    middleware: list[Any] | None,
+) -> None:
+    fleet = Fleet()
+    await fleet.open("a", "b", "c", "d")
+    client = fleet.connect(balancer=LeastInFlight(), middleware=middleware)
+    desk = client.stub(Desk)
+    await client.ready(Desk, 4)
+    for gated in fleet.desks.values():
+        gated.gate.clear()
+    calls = asyncio.gather(*[desk.who() for _ in range(40)])
+    await until(lambda: sum(server.running for server in fleet.servers.values()) == 40)
+    for gated in fleet.desks.values():
+        gated.gate.set()
+    assert Counter(await calls) == dict.fromkeys("abcd", 10)
+    await fleet.close()
+
+
+@virtual_time
+async def test_what_a_call_fails_with_is_raised_where_it_is_awaited() -> None:
+    class Broken(RoundRobin):
+        def pick(self, nodes: Any, call: Call) -> Any:
+            raise ZeroDivisionError("in the balancer")
+
+    fleet = Fleet()
+    await fleet.open("a", "b")
+    client = fleet.connect(balancer=Broken())
+    desk = client.stub(Desk)
+    await client.ready(Desk, 2)
+    calls = [desk.who() for _ in range(2)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError] * 2
+    await client.close()
+    calls = [desk.who() for _ in range(2)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [RpcError] * 2
     await fleet.close()
 
 

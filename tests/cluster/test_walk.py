@@ -23,6 +23,7 @@ from rpcfw.cluster.node import Node
 from rpcfw.cluster.options import ClusterOptions
 from rpcfw.cluster.peer import Peer
 from rpcfw.cluster.pool import Pool
+from rpcfw.connection.client import make_call
 from rpcfw.detector import OutlierRules
 from rpcfw.limiter import RetryBudget
 from rpcfw.registry import Registration
@@ -130,11 +131,8 @@ class Walk:
     def begin(self) -> None:
         """A call."""
         if len(self.calls) < 50:
-
-            async def call() -> Any:
-                return await self.pool.call(Call(WHO, (), asyncio.get_running_loop().time() + 100))
-
-            task = asyncio.ensure_future(call())
+            made = Call(WHO, (), asyncio.get_running_loop().time() + 100)
+            task = asyncio.ensure_future(make_call(None, made, None, self.pool))
             self.calls.add(task)
             task.add_done_callback(self._ended)
 

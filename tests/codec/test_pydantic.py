@@ -256,6 +256,19 @@ def test_a_dataclass_of_pydantic_is_refused_since_its_rules_would_not_be_checked
         schema_of(Ruled)
 
 
+@pydantic.dataclasses.dataclass(config=ConfigDict(strict=True))
+class Stamped:
+    at: datetime
+    tags: tuple[str, ...]
+
+
+def test_by_itself_a_dataclass_of_pydantic_is_read_as_within_others() -> None:
+    value = Stamped(datetime(2026, 1, 2, tzinfo=UTC), ("a",))
+    plan = plan_of(Stamped)
+    assert plan.decode(encode_value(value)) == value
+    assert plan_of(list[Stamped]).decode(encode_value([value])) == [value]
+
+
 @pytest.mark.parametrize("value", [pydantic.SecretStr("x")])
 def test_types_of_pydantic_that_are_no_models_cannot_travel(value: Any) -> None:
     with pytest.raises(NotImplementedError, match="cannot travel"):

@@ -11,6 +11,7 @@ import pytest
 
 import rpcfw
 from rpcfw import Call, Code, RpcError
+from rpcfw.limiter.budget import RetryBudget
 from rpcfw.middleware import Retry
 from rpcfw.transport import MemoryTransport, Transport
 from tests.calls.place import QUIET
@@ -219,3 +220,32 @@ async def test_a_client_of_one_endpoint_waits_for_the_next_attempt_to_connect() 
         async with server:
             assert await calling == 1
     assert 0 < now() < 1
+
+
+@virtual_time
+async def test_a_handler_with_an_attribute_of_that_name_is_a_handler_as_any_other() -> None:
+    script: Any = Script(lost, answer)
+    script.attempt = 0
+    assert await outcome(script, "one") == 1
+    assert len(script.called) == 2
+
+
+@virtual_time
+async def test_each_call_is_in_the_budget_when_another_asks_for_it() -> None:
+    budget = RetryBudget(0.1, reserve=0)
+    handler, clock = Retry(budget=budget)(Script(answer)), asyncio.get_running_loop().time
+    for number in range(1, 101):
+        await handler(Call(METHODS["one"], ()))
+        assert budget.tokens(clock()) == pytest.approx(number / 10)
+
+
+@virtual_time
+async def test_calls_of_long_ago_are_not_in_the_budget_any_more() -> None:
+    budget = RetryBudget(0.1, reserve=0, window_s=10)
+    handler, clock = Retry(budget=budget)(Script(answer)), asyncio.get_running_loop().time
+    for _ in range(1000):
+        await handler(Call(METHODS["one"], ()))
+        await asyncio.sleep(0.1)
+    assert 9 <= budget.tokens(clock()) <= 16.4  # of a window, and twice the 32 that are told at a time
+    await asyncio.sleep(20)
+    assert budget.tokens(clock()) == 0
