@@ -1,8 +1,9 @@
 """What a connection sends: frames joined into few writes, large messages cut into chunks between them.
 
 One write per loop turn for all that was queued in it, and earlier once two thirds of what the last read brought are
-there (at most `_MAX_BATCH`): so a lone call is written at once, and under load neither side waits for the other's
-whole turn. Large messages go out chunk by chunk, in turns, behind the small frames; nothing large is copied.
+there, half where there are other connections (at most `_MAX_BATCH`): so a lone call is written at once, and under load
+neither side waits for the other's whole turn. Large messages go out chunk by chunk, in turns, behind the small frames;
+nothing large is copied.
 """
 
 from __future__ import annotations
@@ -103,10 +104,15 @@ class Outbox:
             self._scheduled = True
             self._loop.call_soon(self._end_turn, context=self._context)
 
-    def expect(self, frames: int) -> None:
-        """So many frames came in one read, and about as many will soon be sent: choose when to write."""
+    def expect(self, frames: int, *, alone: bool = True) -> None:
+        """So many frames came in one read, and about as many will soon be sent: choose when to write.
+
+        Where a connection is not alone, what it sends answers what the others have read as well, and says nothing of
+        what is to come.
+        """
         sent, self._sent = self._sent, 0
-        self._batch = max(1, min(_MAX_BATCH, max(frames, sent) * 2 // 3))
+        wanted = max(frames, sent) * 2 // 3 if alone else frames // 2
+        self._batch = max(1, min(_MAX_BATCH, wanted))
 
     def flush(self) -> None:
         """Write what is queued, unless the link has asked to wait."""

@@ -12,7 +12,7 @@ def _scratch() -> memoryview:
     return memoryview(bytearray(SCRATCH_BYTES))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Resources:
     """Shared by the connections of one owner, all on one loop.
 
@@ -20,8 +20,10 @@ class Resources:
         budget: memory for large messages.
         spin: looks out for frames a little longer before the loop sleeps.
         scratch: read buffer; one is enough, as each read is handled at once.
+        links: how many are open now.
     """
 
     budget: Budget
     spin: Spin = dataclasses.field(default_factory=lambda: Spin(0))
     scratch: memoryview = dataclasses.field(default_factory=_scratch)
+    links: int = 0

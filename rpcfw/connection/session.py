@@ -74,6 +74,7 @@ class Session(asyncio.BufferedProtocol):
         self._reader.parts = True
         self.settings = settings
         self.budget = resources.budget
+        self._resources = resources
         self._spin = resources.spin
         self._on_open = on_open
         self._on_lost = on_lost
@@ -218,11 +219,13 @@ class Session(asyncio.BufferedProtocol):
         if self.link.get_extra_info("socket") is None:
             self._spin = Spin(0)  # within one process the other side needs this very loop
         self.outbox = Outbox(self._loop, self.link, self.settings, self._spin)
+        self._resources.links += 1
         self._on_open()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._lingering is not None:
             self._lingering.cancel()
+        self._resources.links -= 1
         self._lost(exc)
         self._gone = True
         if self._until_gone is not None:
@@ -237,7 +240,7 @@ class Session(asyncio.BufferedProtocol):
         self._heard_at = self._loop.time()
         self._spin.heard()
         reader = self._reader
-        self.outbox.expect(nbytes // self._frame_bytes)
+        self.outbox.expect(nbytes // self._frame_bytes, alone=self._resources.links == 1)
         frames = reader.received(nbytes, self._handlers)
         if frames:
             self._frame_bytes = nbytes // frames + 1

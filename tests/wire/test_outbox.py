@@ -90,6 +90,16 @@ async def test_under_load_a_write_leaves_when_two_thirds_of_what_was_read_are_an
     assert len(sender.said()) == 25
 
 
+async def test_a_connection_among_others_writes_when_half_of_what_was_read_is_answered() -> None:
+    sender = Sender()
+    for _ in range(2):  # what was sent before makes no difference
+        sender.outbox.expect(10, alone=False)
+        sender.link.written.clear()
+        for stream in range(1, 26):
+            sender.send(stream, 10)
+        assert [len(split(data)) for data in sender.link.written] == [5] * 5
+
+
 async def test_a_body_up_to_the_frame_limit_goes_in_one_frame_and_stays_in_order() -> None:
     sender = Sender()
     for stream, size in ((1, 5), (2, FRAME), (3, 5), (4, FRAME - 1)):
