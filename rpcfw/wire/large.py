@@ -14,8 +14,9 @@ import msgpack
 
 LARGE_BYTES = 64 * 1024
 """Bodies of at least this size get buffers from here."""
-_TRUSTED_FOLD = 32
+_TRUSTED_FOLD = 8
 _MOST_TRUSTED_BYTES = 2 * 1024 * 1024
+_MOST_EARNED_BYTES = 4 * 1024 * 1024
 _KEPT_BYTES = 8 * 1024 * 1024
 _BINARY = 0xC6
 _BINARY_HEAD_BYTES = 5
@@ -79,15 +80,20 @@ class Assembly:
         self.held = 0
 
 
-def is_trusted(size: int, arrived: int, before: int) -> bool:
-    """Whether memory for a body is taken before all of it has come, which a peer must have earned.
+def is_trusted(size: int, arrived: int, sent: int, early: int) -> bool:
+    """Whether memory for a body may be taken before all of it has come, which a peer must have earned.
+
+    Together, the bodies of a connection get no more of it than has come: a peer that stops half-way holds what it paid
+    for.
 
     Args:
         size: of the body.
         arrived: how much of it has come.
-        before: the size of the largest message that has come whole over the connection.
+        sent: how much has come over the connection in messages that are whole.
+        early: how much memory is taken for other bodies of the connection that are on their way.
     """
-    return size <= min(max(_TRUSTED_FOLD * arrived, before), _MOST_TRUSTED_BYTES)
+    earned = max(_TRUSTED_FOLD * arrived, min(sent, _MOST_EARNED_BYTES))
+    return size <= _MOST_TRUSTED_BYTES and early + size <= earned
 
 
 @functools.cache

@@ -37,6 +37,8 @@ _DIRECT_BYTES = 4096
 _TAIL_BYTES = 256
 """The end of a body in parts is read apart: whoever reads holds a view of where it reads to until that is dealt with,
 and with a view of them those `bytes` cannot be given out uncopied."""
+_EARLY_PART = 4
+"""A fourth of a budget may be taken for what has not come yet: however many peers stop half-way, the rest is left."""
 _OF_MESSAGES = frozenset((CHUNK, REQUEST, REPLY, ITEMS))
 """Frames that carry a message or part of one. Others may come between the chunks of a message."""
 _PARTED = frozenset((REQUEST, REPLY))
@@ -73,6 +75,10 @@ class Budget:
             return False
         self.used += size
         return True
+
+    def take_early(self, size: int) -> bool:
+        """Reserve for what has not come yet; False when it would take the use over a part of the limit."""
+        return self.used + size <= self.limit // _EARLY_PART and self.take(size)
 
     def give(self, size: int) -> None:
         """Give back what was taken."""
@@ -125,7 +131,8 @@ class FrameReader:
         self.budget = budget
         self._max_hello_bytes = max_frame_bytes if max_hello_bytes is None else max_hello_bytes
         self.parts = False
-        self._earned = 0
+        self._sent = 0
+        self._early = 0
         self.head = b""
         self._closed = False
         self.refused: set[int] = set()
@@ -178,6 +185,8 @@ class FrameReader:
         assembly = self._assemblies.pop(stream, None)
         if assembly is not None:
             self.budget.give(assembly.held)
+            if assembly.body is not None:
+                self._early -= assembly.body.taken
 
     @property
     def progress(self) -> int:
@@ -188,7 +197,8 @@ class FrameReader:
 
     def close(self) -> None:
         """Give back all memory; nothing more is read."""
-        self._closed, self._rest, self._body, self._large = True, b"", None, None
+        self._closed, self._rest, self._body = True, b"", None
+        self._end_large()
         for stream in list(self._assemblies):
             self.drop(stream)
 
@@ -300,10 +310,19 @@ class FrameReader:
             return self._complete(header, handlers)
         if kind == RESET:
             self.drop(stream)
-        large, self._large = self._large, None
+        large = self._end_large()
         assert large is not None
+        self._sent += header[0]
         self._deliver(header, large, handlers)
         return 1
+
+    def _end_large(self) -> LargeBody | None:
+        """No frame is on its way to a buffer of its own any more. Who handles it counts what it keeps."""
+        large, self._large = self._large, None
+        if large is not None and large.taken:
+            self.budget.give(large.taken)
+            self._early -= large.taken
+        return large
 
     def _destination(self, header: _Header, first: bytes | memoryview) -> tuple[memoryview, int]:
         """Where a frame's body belongs: its place in the message it is part of, or a buffer of its own.
@@ -317,8 +336,8 @@ class FrameReader:
                 may_part = (
                     self.parts and length >= LARGE_BYTES and kind in _PARTED and not flags & _BEGINS_OTHERWISE
                 )
-                trusted = length >= LARGE_BYTES and is_trusted(length, len(first), self._earned)
-                large = self._large = LargeBody(length, first, taken=trusted, may_part=may_part)
+                taken = self._take_early(length, len(first))
+                large = self._large = LargeBody(length, first, taken=taken, may_part=may_part)
                 return large.view, len(large.head)
             assembly = self._begin_assembly(stream, extra, first)
         left = assembly.total - assembly.filled
@@ -346,6 +365,15 @@ class FrameReader:
         assembly.held = 0
         return False
 
+    def _take_early(self, size: int, arrived: int) -> bool:
+        """Count all memory for a large body of which this much has come, if the peer has earned it."""
+        if size < LARGE_BYTES or not is_trusted(size, arrived, self._sent, self._early):
+            return False
+        if not self.budget.take_early(size):
+            return False
+        self._early += size
+        return True
+
     def _begin_assembly(self, stream: int, total: int, first: bytes | memoryview) -> Assembly:
         if stream == 0:
             raise ProtocolError("a CHUNK came in stream 0, which carries no messages")
@@ -355,9 +383,7 @@ class FrameReader:
             )
         if len(self._assemblies) >= self.max_assemblies:
             raise ProtocolError(f"more than {self.max_assemblies} chunked messages at a time")
-        taken = (
-            total >= LARGE_BYTES and is_trusted(total, len(first), self._earned) and self.budget.take(total)
-        )
+        taken = self._take_early(total, len(first))
         body = LargeBody(total, first, taken=taken, may_part=self.parts and total >= LARGE_BYTES)
         assembly = self._assemblies[stream] = Assembly(total, body)
         assembly.held = body.taken
@@ -372,7 +398,7 @@ class FrameReader:
         if kind == CHUNK:
             return 0
         self.drop(stream)
-        self._earned = max(self._earned, assembly.total)
+        self._sent += assembly.total
         if assembly.body is None:
             self.refused.add(stream)
             handlers[kind](flags, method, stream, extra, b"")
