@@ -92,7 +92,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
                 continue
             for suffix in ("svg", "png"):
                 path = folder / f"benchmark-{name}.{suffix}"
-                title = f"rpcfw benchmark: {name.replace('-', ' ')}"
+                title = f"rpcfw benchmark of {results.date}: {name.replace('-', ' ')}"
                 metadata = (
                     {"Date": None, "Title": title} if suffix == "svg" else {"Software": None, "Title": title}
                 )

@@ -21,6 +21,7 @@ def described() -> dict[str, str | int]:
         "memory_mib": int(_first(r"MemTotal:\s*(\d+)", "/proc/meminfo") or 0) // 1024,
         "kernel": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "python_build": f"{platform.python_build()[1]}, {platform.python_compiler()}",
     }
 
 

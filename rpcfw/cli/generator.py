@@ -15,12 +15,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import rpcfw
-from rpcfw.cli.load import Load, Plan
+from rpcfw.cli.load import Clock, Load, Plan
 from rpcfw.cli.output import CommandError, Exit
 from rpcfw.cli.reach import transports_of
 from rpcfw.cli.tally import Tally
 from rpcfw.cli.target import load as load_target
-from rpcfw.client import Client
+from rpcfw.client import DEFAULT_TIMEOUT_S, Client
 from rpcfw.cluster.node import Node
 from rpcfw.codec import encode_value, plan_of_arguments
 from rpcfw.connection.channel import ConnectionOptions
@@ -33,6 +33,10 @@ from rpcfw.stub import Stub, bind_arguments, make_stub
 BUSY_FROM = 32
 """With so many calls in flight a client that waits does not look out for replies (`spin_turns`), which makes no
 difference then: its processor time says how busy it is."""
+GRACE_S = DEFAULT_TIMEOUT_S
+"""So long a stream without a timeout of its own may go on when the time of a load is over."""
+_MARGIN_S = 1.0
+"""A call that has a deadline is to end by it, and be counted as an error, before it is given up."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,16 +96,23 @@ def typed_arguments(method: MethodSpec, given: Mapping[str, Any]) -> tuple[Any, 
 class Generator:
     """Calls a target. Use it as ``async with``; `warm_up` and `measure` follow each other.
 
+    Args:
+        target: what is called.
+        plan: how much, and when.
+        clock: the machine's unless given.
+
     Raises:
         CommandError: the interface or the TLS files cannot be used, or the arguments do not fit the interface.
     """
 
-    def __init__(self, target: Target, plan: Plan) -> None:
+    def __init__(self, target: Target, plan: Plan, clock: Clock | None = None) -> None:
         self._plan = plan
+        self._clock = clock
         self.stopped = False
         self._client = _client(target, spins=plan.rate is not None or plan.in_flight < BUSY_FROM)
         stub, method, arguments = _prepared(target, self._client)
         self._call = _call(stub, method, arguments)
+        self._grace_s = _grace_s(target.timeout_s or method.timeout_s, method)
         self._load: Load | None = None
         self._shares = _Shares(self._client)
 
@@ -114,9 +125,10 @@ class Generator:
         await self._client.close()
 
     async def warm_up(self, seconds: float) -> None:
-        """Call for so long without counting. Raises RpcError when the server refuses the call."""
+        """Call for so long without counting, and give up what runs then. Raises RpcError when the call is refused."""
         if seconds and not self.stopped:
-            self._load = Load(self._call, dataclasses.replace(self._plan, seconds=seconds, calls=None))
+            plan = dataclasses.replace(self._plan, seconds=seconds, calls=None)
+            self._load = Load(self._call, plan, self._clock, grace_s=0.0)
             await self._load.run()
 
     async def measure(self, tell: Callable[[Tally], None], every_s: float) -> Tally:
@@ -124,7 +136,7 @@ class Generator:
         if self.stopped:
             return Tally()
         self._shares.begin()
-        self._load = Load(self._call, self._plan)
+        self._load = Load(self._call, self._plan, self._clock, grace_s=self._grace_s)
         telling = asyncio.get_running_loop().create_task(_keep_telling(self._load, tell, every_s))
         try:
             await self._load.run()
@@ -189,6 +201,13 @@ def _prepared(target: Target, client: Client) -> tuple[Stub, MethodSpec, tuple[A
         arguments = typed_arguments(method, target.arguments)
         stub = make_stub(interface, client)
     return stub.with_options(timeout_s=target.timeout_s, metadata=target.metadata), method, arguments
+
+
+def _grace_s(timeout_s: float | None, method: MethodSpec) -> float:
+    """How long calls in progress are waited for at the end."""
+    if timeout_s is None and method.kind.streams_out:
+        return GRACE_S
+    return (timeout_s or DEFAULT_TIMEOUT_S) + _MARGIN_S
 
 
 def _call(stub: Stub, method: MethodSpec, arguments: tuple[Any, ...]) -> Callable[[Tally], Awaitable[object]]:

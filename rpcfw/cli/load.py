@@ -86,18 +86,26 @@ class Load:
         call: makes a call, and counts in the tally what only it knows of, such as the items of a stream.
         plan: how many, and when.
         clock: the machine's unless given.
+        grace_s: how long calls in progress are waited for when the seconds of the plan are over; those that are left
+            then are given up, and counted as unfinished. Without seconds the last call is waited for however long.
 
     Attributes:
         tally: of the calls so far.
     """
 
     def __init__(
-        self, call: Callable[[Tally], Awaitable[object]], plan: Plan, clock: Clock | None = None
+        self,
+        call: Callable[[Tally], Awaitable[object]],
+        plan: Plan,
+        clock: Clock | None = None,
+        *,
+        grace_s: float = math.inf,
     ) -> None:
         self.tally = Tally()
         self._call = call
         self._plan = plan
         self._clock = clock or WallClock()
+        self._grace_s = grace_s
         self._running: set[asyncio.Task[None]] = set()
         self._pacing: asyncio.Task[None] | None = None
         self._stopped = False
@@ -107,7 +115,7 @@ class Load:
         self._refusal: RpcError | None = None
 
     async def run(self) -> None:
-        """Make the calls, and wait for those in progress at the end.
+        """Make the calls, and wait for those in progress at the end, but no longer than the grace.
 
         Raises:
             RpcError: the first call was refused for a reason that holds for all of them; see `HOPELESS`.
@@ -124,11 +132,9 @@ class Load:
                 await asyncio.wait([self._pacing])
                 if not self._pacing.cancelled():
                     self._pacing.result()
-            while self._running:
-                done, _ = await asyncio.wait(self._running)
-                for task in done:
-                    if not task.cancelled():
-                        task.result()
+            if not await self._settle(max(self._ends_at, self._clock.now()) + self._grace_s):
+                self.stop()
+                await self._settle(math.inf)
         finally:
             self.stop()
             self.measure()
@@ -145,6 +151,18 @@ class Load:
         self.tally.elapsed_s = self._clock.now() - self._began
         self.tally.cpu_s = time.process_time() - self._cpu_began_s
         return self.tally
+
+    async def _settle(self, until: float) -> bool:
+        """Wait for what runs, until that time of the clock at most; whether all has ended."""
+        while self._running:
+            left_s = until - self._clock.now()
+            if left_s <= 0:
+                return False
+            done, _ = await asyncio.wait(self._running, timeout=None if left_s == math.inf else left_s)
+            for task in done:
+                if not task.cancelled():
+                    task.result()
+        return True
 
     async def _caller(self) -> None:
         """Closed loop: a call after the other."""

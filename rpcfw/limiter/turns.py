@@ -26,7 +26,7 @@ class Turns:
 
     Args:
         target_s: calls do not begin later than this in a turn
-        interval_s: once none has been shorter than half of that for so long.
+        interval_s: once none has been shorter than half of that for so long before it.
     """
 
     __slots__ = (
@@ -67,7 +67,8 @@ class Turns:
             self._pause.cancel()
             self._pause = None
             self._begin(now)
-        elif now - self._short_at > self._interval_s * tolerance:
+        elif self._began_at - self._short_at > self._interval_s * tolerance:
+            # This turn does not count: it may be the first, of an idle loop, and long by a single call.
             late_s = now - self._began_at
             if late_s > self._target_s * tolerance and late_s > _LEAST_CALLS * self._call_s:
                 return False

@@ -39,8 +39,9 @@ class AdaptiveLimit:
     with RESOURCE_EXHAUSTED and ``executed=False``: sheddable ones beyond 80 % of it, and normal ones beyond 90 % from
     the first critical one on. While the loop is late by more than `max_lag_s` at this very moment, calls are refused
     as well, sheddable ones at half of that, critical ones at twice as much. A loop that has been busy with calls for
-    half of that, without a pause, lets calls begin in the first tenth of it only, from turn to turn (see
-    `limiter.turns`): so a burst waits, and a load that is too much for long does not make everyone wait.
+    half of that before a turn, without a pause, lets calls begin in the first tenth of it only (see `limiter.turns`):
+    so a burst waits, and a load that is too much for long does not make everyone wait. A call that computes for long
+    may take a quick one that comes after it in such a turn past that time.
 
     Calls with streams last as long as somebody wants them to: they are refused as others are when they begin, but
     count no further. Bound them with a `ConcurrencyLimit`.

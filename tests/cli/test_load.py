@@ -27,6 +27,15 @@ class LoopClock:
         await asyncio.sleep(seconds)
 
 
+class Endless:
+    """A stream that yields an item ten times a second, and never ends."""
+
+    async def call(self, tally: Tally) -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            tally.items += 1
+
+
 class Recorder:
     """A service as a load sees it: when calls began, after how long each ends."""
 
@@ -217,6 +226,39 @@ def test_a_load_that_is_cancelled_leaves_no_call_behind(plan: Plan) -> None:
             await running
         await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 1
+
+    run(main)
+
+
+@pytest.mark.parametrize("plan", [Plan(4, seconds=2), Plan(4, rate=100, seconds=2)])
+def test_calls_that_do_not_end_are_given_up_after_the_grace(plan: Plan) -> None:
+    async def main() -> None:
+        load = Load(Endless().call, plan, LoopClock(), grace_s=3.0)
+        await load.run()
+        tally = load.tally
+        assert (tally.calls, tally.unfinished) == (0, 4)
+        assert tally.elapsed_s == pytest.approx(5.0, abs=0.05)
+        assert tally.items == pytest.approx(4 * 50, abs=4)
+        assert len(asyncio.all_tasks()) == 1
+
+    run(main)
+
+
+@pytest.mark.parametrize("plan", [Plan(4, seconds=2), Plan(1000, rate=2, seconds=2)])
+def test_calls_that_end_within_the_grace_are_waited_for(plan: Plan) -> None:
+    async def main() -> None:
+        load = Load(Recorder(lambda _: 3.4).call, plan, LoopClock(), grace_s=3.0)
+        await load.run()
+        assert (load.tally.calls, load.tally.unfinished) == (4, 0)
+
+    run(main)
+
+
+def test_without_seconds_the_last_call_is_waited_for_however_long() -> None:
+    async def main() -> None:
+        load = Load(Recorder(lambda _: 1000.0).call, Plan(2, calls=4), LoopClock(), grace_s=1.0)
+        await load.run()
+        assert (load.tally.calls, load.tally.unfinished) == (4, 0)
 
     run(main)
 

@@ -21,6 +21,8 @@ import rpcfw.detector
 import rpcfw.middleware
 import rpcfw.router
 from benchmarks import balancers, plots
+from benchmarks.page import filled
+from benchmarks.results import load
 from rpcfw.breaker import Recovery
 from rpcfw.cli.main import app
 from rpcfw.cli.output import EXIT_CODES
@@ -171,6 +173,19 @@ def test_the_plots_are_drawn_from_the_committed_results() -> None:
     document = json.loads(plots.RESULTS.read_text(encoding="utf-8"))
     assert plots.SHARES.read_text(encoding="utf-8") == plots.shares(document)
     assert plots.LATENCIES.read_text(encoding="utf-8") == plots.latencies(document)
+
+
+def test_the_figures_of_the_page_of_benchmarks_are_those_of_the_committed_results() -> None:
+    text = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+    found = load(ROOT / "benchmarks/results/latest.json")
+    assert filled(text, found) == text, (
+        "python -m benchmarks.page benchmarks/results/latest.json docs/benchmarks.md"
+    )
+    plots_of_page = re.findall(r"\]\((benchmark-[\w-]+\.svg)\)", text)
+    assert len(plots_of_page) == 5
+    for name in plots_of_page:
+        assert f"rpcfw benchmark of {found.date}:" in (ROOT / "docs" / name).read_text(encoding="utf-8"), name
+        assert (ROOT / "docs" / name).with_suffix(".png").exists()
 
 
 def test_every_code_is_listed_with_its_number() -> None:

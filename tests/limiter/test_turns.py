@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
+
 from rpcfw.limiter import Turns
 from tests.calls.virtual import VirtualLoop, virtual_time
 
@@ -32,6 +34,17 @@ async def turn(turns: Turns, calls: int, call_s: float, tolerance: float = 1.0) 
 async def test_one_long_turn_lets_all_in() -> None:
     turns = Turns(TARGET_S, INTERVAL_S)
     assert await turn(turns, 90, 0.001) == 90
+
+
+@virtual_time
+@pytest.mark.parametrize(("calls", "call_s"), [(2, 0.12), (4, 0.04), (150, 0.001)])
+async def test_a_turn_that_follows_no_busy_time_lets_all_in_however_long_it_gets(
+    calls: int, call_s: float
+) -> None:
+    turns = Turns(TARGET_S, INTERVAL_S)
+    for _ in range(3):
+        assert await turn(turns, calls, call_s) == calls
+        await asyncio.sleep(0.3)
 
 
 @virtual_time

@@ -149,6 +149,15 @@ async def test_a_burst_that_the_loop_works_off_in_time_is_not_refused() -> None:
 
 
 @virtual_time
+@pytest.mark.parametrize("calls_s", [[0.06] * 2, [0.06] + [0.0] * 10, [0.02] * 4, [0.015] * 5])
+async def test_an_idle_server_refuses_none_of_a_few_long_calls(calls_s: list[float]) -> None:
+    async with Run(Engine(), AdaptiveLimit()) as engine:
+        for _ in range(3):
+            await asyncio.gather(*(engine.compute(seconds) for seconds in calls_s))
+            await asyncio.sleep(0.3)
+
+
+@virtual_time
 async def test_calls_that_take_long_on_the_loop_are_not_refused_while_they_come_one_by_one() -> None:
     async with Run(Engine(), AdaptiveLimit(max_lag_s=0.1)) as engine:
         for _ in range(20):

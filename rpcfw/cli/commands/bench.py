@@ -118,8 +118,9 @@ def bench(  # noqa: PLR0913  # an option each
     """Put load on a method, and report latencies, rates and errors.
 
     The method and its arguments are given as to rpcfw call; each call has the same
-    ones. A reply that is a stream is read to its end. Nothing is tried again: one
-    call is one call.
+    ones. A reply that is a stream is read to its end, or cut off 10 s after the end
+    of --seconds when neither --timeout nor the interface bounds it. Nothing is tried
+    again: one call is one call.
 
     --in-flight N is a closed loop: N calls are always in progress, so it shows what
     a server can do at most. --rate R is an open loop: calls begin on schedule,
