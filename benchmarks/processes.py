@@ -45,6 +45,8 @@ class Description:
 class RunningSubject:
     """A subject whose server runs; its client is started by the first task.
 
+    Between tasks its processes stand still, so that timers and threads of one do not disturb the measuring of another.
+
     Args:
         entry: which one.
         folder: for its temporary files and for what its processes say; the caller removes it.
@@ -65,6 +67,7 @@ class RunningSubject:
         """Wait until it serves. Raises SubjectFailed."""
         said = self._server.answer(_START_S)
         self._address, self._pid = said["address"], said["pid"]
+        self._server.pause()
         return Description(
             said["name"],
             frozenset(said["workloads"]),
@@ -75,6 +78,15 @@ class RunningSubject:
 
     def measure(self, task: Task) -> Sample:
         """Do a task. Raises SubjectFailed."""
+        for process in self._processes:
+            process.go_on()
+        try:
+            return self._measure(task)
+        finally:
+            for process in self._processes:
+                process.pause()
+
+    def _measure(self, task: Task) -> Sample:
         if self._client is None:
             self._client = self._start("measure", self._address)
         client = self._client
@@ -186,16 +198,28 @@ class Process:
             self._buffer += data
         return True
 
+    def pause(self) -> None:
+        """Let the process and its group stand still."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let them go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
     def close(self) -> None:
         """End the process and its group."""
+        self.go_on()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_PARTING_S)
-        with contextlib.suppress(ProcessLookupError):  # what it started, or itself
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)  # what it started, or itself
         self._process.wait()
 
     def _reason(self) -> str:

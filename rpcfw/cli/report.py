@@ -137,7 +137,7 @@ class Report:
             facts.append(("not started", f"{tally.not_started:,}", _percent(tally.not_started, due)))
         if tally.unfinished:
             facts.append(("unfinished", f"{tally.unfinished:,}", "in progress at the end, not counted"))
-        until = "" if self.interrupted else "until the last call ended"
+        until = "" if self.interrupted or tally.unfinished else "until the last call ended"
         facts.append(("duration", f"{tally.elapsed_s:.2f} s", until))
         facts.append(("calls/s", f"{self._per_s(tally.calls):,.0f}", ""))
         if tally.items:
