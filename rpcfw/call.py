@@ -186,15 +186,15 @@ class Attempter(abc.ABC):
 class Witness(Protocol):
     """Sees the calls that a connection makes: each when it begins, and may refuse it, and how it ended."""
 
-    def begins(self, call: Call, now: float) -> Any:
+    def begins(self, call: Call, now: float, /) -> Any:
         """A call is about to begin. Returns what `succeeded` or `failed` is to be given. Raises RpcError to refuse."""
         ...
 
-    def succeeded(self, begun: float, now: float, entry: Any) -> None:
+    def succeeded(self, begun: float, now: float, entry: Any, /) -> None:
         """It has a result."""
         ...
 
-    def failed(self, begun: float, error: BaseException, entry: Any) -> None:
+    def failed(self, begun: float, error: BaseException, entry: Any, /) -> None:
         """It has none, or was cancelled."""
         ...
 
