@@ -6,6 +6,7 @@ a caller who declared `bytes` is then given without a copy.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import mmap
@@ -47,12 +48,12 @@ class LargeBody:
             _keep_memory()
         self.head = b""
         self.taken = size if taken else 0
-        self._store: io.BytesIO | None = None
+        self._store: _Store | None = None
         start = binary_start(bytes(first[:_MAX_HEAD_BYTES]), size) if may_part and taken else 0
         if start:
             self.head = bytes(first[:start])
             # it takes these bytes over as they are, for nobody else has them, and gives them out again in the end
-            self._store = io.BytesIO(bytes(size - start))
+            self._store = _Store(bytes(size - start))
             self.view = self._store.getbuffer()
         else:
             self.view = memoryview(bytearray(size)) if taken else lazy_buffer(size)
@@ -63,6 +64,19 @@ class LargeBody:
             return self.view
         self.view.release()  # while there is a view of it, the store gives out a copy
         return memoryview(self._store.getvalue())
+
+
+class _Store(io.BytesIO):
+    """Bytes that are written through a view of them.
+
+    The collector may end it before the view, where both are dropped with a connection; it would complain of the view.
+    """
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        with contextlib.suppress(BufferError):
+            super().close()
 
 
 class Assembly:

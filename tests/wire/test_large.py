@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import sys
 import tracemalloc
 from typing import Any
 
@@ -403,3 +405,20 @@ def test_a_body_in_parts_is_of_the_size_announced() -> None:
     large = LargeBody(len(body), body[:4096], taken=True, may_part=True)
     assert (len(large.view), large.taken) == (100_000, len(body))
     assert LargeBody(len(body), body[:4096], taken=False, may_part=True).head == b""
+
+
+def test_a_body_that_the_collector_frees_half_filled_complains_of_nothing() -> None:
+    complaints: list[object] = []
+    usual, sys.unraisablehook = sys.unraisablehook, lambda found: complaints.append(found.exc_value)
+    try:
+        for _ in range(20):
+            size = 100_005
+            body = LargeBody(size, b"\xc6\x00\x01\x86\xa0", taken=True, may_part=True)
+            assert body.head, "the body is not received in parts, so that this shows nothing"
+            circle: list[object] = [body]
+            circle.append(circle)
+            del body, circle
+            gc.collect()
+    finally:
+        sys.unraisablehook = usual
+    assert complaints == []
