@@ -128,7 +128,7 @@ $(BENCHED): $(READY) pyproject.toml
 	@touch $@
 
 bench: $(BENCHED) ## rpcfw, its peers and the limits in one run of 10 minutes (QUICK=1: under 2; COMPARE=old.json; ARGS)
-	@[ ! -x .ci/bench-servers.sh ] || .ci/bench-servers.sh || echo "going on without them; what needs them is named at the end"
+	@.ci/servers.sh benchmark || echo "going on without them; what needs them is named at the end"
 	@$(BIN)/python -m benchmarks --json $(RESULTS) $(if $(QUICK),--quick) $(if $(COMPARE),--compare $(COMPARE)) $(ARGS)
 
 # ----------------------------------------------------------------------------------------- every release

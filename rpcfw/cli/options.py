@@ -36,6 +36,22 @@ CertOption = Annotated[
 KeyOption = Annotated[
     Path | None, typer.Option("--key", **_TLS_FILE, help="Its private key, if that is not in the same file.")
 ]
+MethodArgument = Annotated[
+    str, typer.Argument(metavar="SERVICE.METHOD", help="Greeter.hello, shop.Orders.get, shop.Orders/get")
+]
+ValuesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE...",
+        help="Arguments by name, or one JSON list or object of them.",
+        show_default=False,
+    ),
+]
+ArgsOption = Annotated[str | None, typer.Option("--args", metavar="JSON", help="Arguments as a JSON object.")]
+MetadataOption = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Send it beside the arguments."),
+]
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=0.001, max=40_000, metavar="SECONDS", help="How long to wait.")
 ]

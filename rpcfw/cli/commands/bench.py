@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from rpcfw.cli.options import CaOption, CertOption, DebugOption, JsonOption, KeyOption
+from rpcfw.cli.options import (
+    ArgsOption,
+    CaOption,
+    CertOption,
+    DebugOption,
+    JsonOption,
+    KeyOption,
+    MetadataOption,
+    MethodArgument,
+    ValuesArgument,
+)
 from rpcfw.cli.output import reporting
 
 DEFAULT_SECONDS = 10.0
@@ -21,17 +31,8 @@ def bench(  # noqa: PLR0913  # an option each
         str,
         typer.Argument(metavar="ENDPOINT", help="The server to call, or a registry that lists some."),
     ],
-    method: Annotated[
-        str, typer.Argument(metavar="SERVICE.METHOD", help="Greeter.hello, shop.Orders.get, shop.Orders/get")
-    ],
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE...",
-            help="Arguments by name, or one JSON list or object of them.",
-            show_default=False,
-        ),
-    ] = None,
+    method: MethodArgument,
+    arguments: ValuesArgument = None,
     in_flight: Annotated[
         int | None,
         typer.Option(
@@ -102,13 +103,8 @@ def bench(  # noqa: PLR0913  # an option each
             help="Call by typed stubs of this interface, which build and read its messages.",
         ),
     ] = None,
-    args: Annotated[
-        str | None, typer.Option("--args", metavar="JSON", help="Arguments as a JSON object.")
-    ] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Send it beside the arguments."),
-    ] = None,
+    args: ArgsOption = None,
+    metadata: MetadataOption = None,
     ca: CaOption = None,
     cert: CertOption = None,
     key: KeyOption = None,

@@ -9,34 +9,27 @@ import typer
 
 from rpcfw.cli.notation import DEFAULT_REGISTRY
 from rpcfw.cli.options import (
+    ArgsOption,
     CaOption,
     CertOption,
     DebugOption,
     EndpointOption,
     JsonOption,
     KeyOption,
+    MetadataOption,
+    MethodArgument,
     TimeoutOption,
+    ValuesArgument,
     endpoint_of,
 )
 from rpcfw.cli.output import reporting
 
 
 def call(  # noqa: PLR0913  # an option each
-    method: Annotated[
-        str, typer.Argument(metavar="SERVICE.METHOD", help="Greeter.hello, shop.Orders.get, shop.Orders/get")
-    ],
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE...",
-            help="Arguments by name, or one JSON list or object of them.",
-            show_default=False,
-        ),
-    ] = None,
+    method: MethodArgument,
+    arguments: ValuesArgument = None,
     endpoint: EndpointOption = None,
-    args: Annotated[
-        str | None, typer.Option("--args", metavar="JSON", help="Arguments as a JSON object.")
-    ] = None,
+    args: ArgsOption = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="Read that JSON object from stdin.")] = False,
     timeout: Annotated[
         float | None,
@@ -44,10 +37,7 @@ def call(  # noqa: PLR0913  # an option each
             "--timeout", "-t", min=0.001, max=40_000, metavar="SECONDS", help="How long the call may take."
         ),
     ] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Send it beside the arguments."),
-    ] = None,
+    metadata: MetadataOption = None,
     show_metadata: Annotated[
         bool, typer.Option("--show-metadata", help="Print what comes back beside the reply, on stderr.")
     ] = False,
