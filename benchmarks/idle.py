@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 from collections.abc import Callable
 from typing import Protocol
 
@@ -27,8 +26,6 @@ class Caller(Protocol):
 async def open_idle(port: int, connections: int, caller: Callable[[], asyncio.Protocol]) -> Sample:
     """Open so many, each with a `Caller`, and look at the server's memory. Raises TimeoutError for one that hangs."""
     loop, pid = asyncio.get_running_loop(), int(os.environ[SERVER_PID])
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     started = loop.time()
     for transport in await _open(port, _WARM_UP, caller):
         transport.close()

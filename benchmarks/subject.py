@@ -218,6 +218,8 @@ def _measure(subject: Subject, address: str) -> None:
 def main(arguments: list[str]) -> None:
     """The command line."""
     module, role, *rest = arguments
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # IDLE opens thousands
     subject = load(module)
     if role == "serve":
         _serve(subject)

@@ -9,7 +9,6 @@ import abc
 import contextlib
 import dataclasses
 import os
-import resource
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -115,11 +114,9 @@ class BlockingPeer(Subject):
         return drive.keep_threads_busy([call.bound() for call in calls], seconds)
 
     def serve(self, ready: Callable[[str], None]) -> None:
-        _allow_many_files()
         self.listen(lambda port: ready(f"127.0.0.1:{port}/{os.getpid()}"))
 
     def measure(self, address: str, task: Task) -> Sample:
-        _allow_many_files()
         port, pid = (int(part) for part in address.rpartition(":")[2].split("/"))
         with contextlib.ExitStack() as stack:
 
@@ -220,9 +217,3 @@ def _repeat(stream: Callable[[int], int], expected: int, seconds: float) -> Samp
 def _expect(holds: bool, otherwise: str) -> None:
     if not holds:
         raise RuntimeError(otherwise)
-
-
-def _allow_many_files() -> None:
-    """Raise this process's limit of open files as far as it may."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

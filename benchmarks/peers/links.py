@@ -6,7 +6,6 @@ import abc
 import asyncio
 import contextlib
 import os
-import resource
 import time
 from collections.abc import AsyncIterable, Callable, Coroutine
 from functools import partial
@@ -105,8 +104,6 @@ class AsyncioPeer(Subject):
         return uvloop.run(work)
 
     def serve(self, ready: Callable[[str], None]) -> None:
-        _allow_many_files()
-
         async def forever() -> None:
             port, pid = await self.start()
             ready(f"{HOST}:{port}/{pid}")
@@ -115,7 +112,6 @@ class AsyncioPeer(Subject):
         self.run(forever())
 
     def measure(self, address: str, task: Task) -> Sample:
-        _allow_many_files()
         port, pid = (int(part) for part in address.rpartition(":")[2].split("/"))
         sample = self.run(
             self._idle(port, pid, task.in_flight)
@@ -202,9 +198,3 @@ async def _stream(link: Link, task: Task) -> Sample:
 def _expect(holds: bool, otherwise: str) -> None:
     if not holds:
         raise RuntimeError(otherwise)
-
-
-def _allow_many_files() -> None:
-    """Raise this process's limit of open files as far as it may."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
