@@ -8,11 +8,13 @@ progress; picking a node again that was left out for 3 s is from go-kratos' sele
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import random
 from collections.abc import Callable, Sequence
 
 from rpcfw.balancer.policy import Node
+from rpcfw.balancer.statistics import Statistics
 from rpcfw.call import Call
 from rpcfw.chance import new_rng
 from rpcfw.mistakes import check_number
@@ -21,12 +23,17 @@ FORCE_S = 3.0
 _UNKNOWN_S = 1e6
 """Stands for the latency of a node that has calls in progress and has never answered: worse than any other."""
 _MAX_DOUBLINGS = 10
-_LOW = (1 << 15) - 1
-"""Half of the 30 bits that are drawn for both choices: cheaper than two floats, and as good up to 1,000 nodes."""
+_FEW = 16
+"""Of up to so many nodes all pairs are kept at hand, which saves working two of them out for each call."""
+_BITS = 15
+_LOW = (1 << _BITS) - 1
+"""Bits drawn for a choice: cheaper than a float, and as good up to 1,000 nodes, or pairs."""
 _SAME_S = 0.005
 """Latencies seen so close to each other are compared as they are: they have faded by less than a hundredth."""
-_INFINITE = math.inf
-_exp = math.exp
+_Pair = tuple[Node, Node, Statistics, Statistics]
+_Table = tuple[Sequence[Node], Sequence[_Pair]]
+_NO_TABLE: _Table = ((), ())
+_MAX_SERVICES = 1024
 
 
 class PowerOfTwo:
@@ -34,8 +41,9 @@ class PowerOfTwo:
 
     The latency rises at once and falls slowly, so a node that stalls loses its calls within one answer. Each failure
     since its last success doubles a node's load, up to 1,024 times: failing fast does not attract calls. A node that
-    has never answered is given one call at once, and no second one while others answer. A node that was not picked for
-    `force_s` seconds is picked the next time it is drawn, so that it can show that it has recovered.
+    has never answered is given one call at once, and no second one while others answer. A node from which nothing was
+    heard for `force_s` seconds, and that was not picked meanwhile, is picked the next time it is drawn, so that it can
+    show that it has recovered.
 
     Args:
         rng: the source of chance.
@@ -57,6 +65,8 @@ class PowerOfTwo:
         self._force_s = force_s
         self._own_clock = clock is not None
         self._clock = clock or _loop_time
+        self._tables: dict[str, _Table] = {}  # by service
+        self._nodes, self._pairs = _NO_TABLE  # of the service that was called last
 
     def use_clock(self, clock: Callable[[], float]) -> None:
         """Read the time here from now on, unless a clock was given; see `Timed`."""
@@ -65,39 +75,65 @@ class PowerOfTwo:
 
     def pick(self, nodes: Sequence[Node], call: Call) -> Node:
         """The better one of two."""
-        count, bits = len(nodes), self._bits
-        if count == 1:
+        pairs = self._pairs if nodes is self._nodes else self._pairs_of(nodes, call)
+        if pairs:
+            better, worse, one, two = pairs[self._bits(_BITS) * len(pairs) >> _BITS]
+        elif len(nodes) > 1:
+            better, worse, one, two = self._draw(nodes)
+        else:
             return nodes[0]
-        drawn = bits(30)
-        first = (drawn >> 15) * count >> 15
-        # one of the others, counted on from there; below the first index from the end, as Python counts
-        second = first - 1 - ((drawn & _LOW) * (count - 1) >> 15)
-        better, worse = nodes[first], nodes[second]
-        one, two, weight, now = better.statistics, worse.statistics, better.weight, self._clock()
         load, other = one.peak_s, two.peak_s
         if (
             load
             and other
-            and weight == worse.weight
-            and weight > 0
+            and better.weight == worse.weight > 0
             and not one.consecutive_failures
             and not two.consecutive_failures
-        ):  # so it mostly is; what both have alike makes no difference
-            load *= one.in_flight + 1
-            other *= two.in_flight + 1
-            later_s = two.seen_at - one.seen_at
-            if later_s > _SAME_S:
-                load *= _exp(-later_s / one.decay_s)
-            elif later_s < -_SAME_S:
-                other *= _exp(later_s / two.decay_s)
-        else:
-            load, other = _load(better, now), _load(worse, now)
+            and -_SAME_S < two.seen_at - one.seen_at < _SAME_S
+        ):  # so it mostly is while there are many calls: what both have alike makes no difference, none was left out
+            return worse if other * (two.in_flight + 1) < load * (one.in_flight + 1) else better
+        return self._compare(nodes, call, better, worse)
+
+    def _pairs_of(self, nodes: Sequence[Node], call: Call) -> Sequence[_Pair]:
+        """All pairs of a few nodes, both ways round, from the second time on that these are picked from.
+
+        Those that were left for one call do not come again.
+        """
+        service = call.method.service
+        known, pairs = self._tables.get(service, _NO_TABLE)
+        if known is not nodes:
+            if len(self._tables) >= _MAX_SERVICES:
+                self._tables.clear()
+            self._tables[service], (self._nodes, self._pairs) = (nodes, ()), _NO_TABLE
+            return ()
+        if not pairs and len(nodes) <= _FEW:
+            pairs = [
+                (one, two, one.statistics, two.statistics) for one, two in itertools.permutations(nodes, 2)
+            ]
+            self._tables[service] = nodes, pairs
+        self._nodes, self._pairs = nodes, pairs
+        return pairs
+
+    def _draw(self, nodes: Sequence[Node]) -> _Pair:
+        """Two of any number of nodes."""
+        count, drawn = len(nodes), self._bits(2 * _BITS)
+        first = (drawn >> _BITS) * count >> _BITS
+        # one of the others, counted on from there; below the first index from the end, as Python counts
+        second = first - 1 - ((drawn & _LOW) * (count - 1) >> _BITS)
+        one, two = nodes[first], nodes[second]
+        return one, two, one.statistics, two.statistics
+
+    def _compare(self, nodes: Sequence[Node], call: Call, better: Node, worse: Node) -> Node:
+        """The better one of these, or the worse one where it was left out for long."""
+        now = self._clock()
+        load, other = _load(better, now), _load(worse, now)
         if other < load:
-            better, worse, one, two, load, other = worse, better, two, one, other, load
-        if other == _INFINITE:  # of weight 0: never forced
-            if load == _INFINITE:
+            better, worse, load, other = worse, better, other, load
+        one, two = better.statistics, worse.statistics
+        if other == math.inf:  # of weight 0: never forced
+            if load == math.inf:
                 return self._pick_weighted(nodes, call, better)
-        elif two.picked_at + self._force_s <= now:
+        elif max(two.picked_at, two.seen_at) + self._force_s <= now:
             better, one = worse, two
         one.picked_at = now
         return better

@@ -8,7 +8,9 @@ import pytest
 
 from benchmarks.balancers import POLICIES, Setting, simulate, table
 from rpcfw.balancer import PowerOfTwo
-from tests.balancer.nodes import PLAIN, Clock, FakeNode, fleet, tally
+from tests.balancer.nodes import OTHER, PLAIN, Clock, FakeNode, fleet, tally
+
+SEED = 20261
 
 
 def seen(clock: Clock, *latencies_s: float) -> list[FakeNode]:
@@ -18,11 +20,8 @@ def seen(clock: Clock, *latencies_s: float) -> list[FakeNode]:
     return nodes
 
 
-def after_a_round(clock: Clock, nodes: list[FakeNode], **options: float) -> PowerOfTwo:
-    """A balancer that has picked each node just now, so that none is due."""
-    balancer = PowerOfTwo(rng=random.Random(1), clock=clock, **options)
-    assert set(tally(balancer, nodes, 500)) == {node.name for node in nodes}
-    return balancer
+def new(clock: Clock, **options: float) -> PowerOfTwo:
+    return PowerOfTwo(rng=random.Random(1), clock=clock, **options)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -38,32 +37,31 @@ def test_p99_beats_round_robin_with_one_slow_node_of_five(seed: int) -> None:
 
 def test_the_faster_one_is_picked() -> None:
     nodes = seen(clock := Clock(), 0.01, 0.1)
-    assert tally(after_a_round(clock, nodes), nodes, 100) == {"a": 100}
+    assert tally(new(clock), nodes, 100) == {"a": 100}
 
 
 def test_calls_in_progress_outweigh_latency() -> None:
     nodes = seen(clock := Clock(), 0.01, 0.1)
-    balancer = after_a_round(clock, nodes)
+    balancer = new(clock)
     nodes[0].in_flight = 20  # as when it stalls: nothing is answered, so its latency does not rise
     assert tally(balancer, nodes, 100) == {"b": 100}
 
 
 def test_twice_the_weight_bears_twice_the_latency() -> None:
     nodes = seen(clock := Clock(), 0.015, 0.01)
-    balancer = after_a_round(clock, nodes)
+    balancer = new(clock)
     nodes[0].weight = 200
     assert tally(balancer, nodes, 100) == {"a": 100}
 
 
 def test_a_node_left_out_for_three_seconds_is_picked_once() -> None:
-    nodes = seen(clock := Clock(), 0.01, 0.1)
-    balancer = after_a_round(clock, nodes)
-    picks = []
+    nodes = seen(clock := Clock(), 0.01, 1.0)
+    balancer = new(clock)
+    picks = []  # by its latency alone it would be due after 4.6 s
     for _ in range(700):  # 7 s
         clock.now += 0.01
-        picks.append(balancer.pick(nodes, PLAIN))
-        nodes[0].statistics.succeeded(clock.now, 0.01)
-        nodes[1].statistics.succeeded(clock.now, 0.1)
+        picks.append(node := balancer.pick(nodes, PLAIN))
+        node.statistics.succeeded(clock.now, 0.01 if node is nodes[0] else 1.0)
     times = [index for index, node in enumerate(picks) if node is nodes[1]]
     assert times == [pytest.approx(300, abs=1), pytest.approx(600, abs=2)]
 
@@ -81,7 +79,7 @@ def test_a_node_is_left_out_for_ever_when_so_asked() -> None:
 
 def test_a_node_that_recovered_gets_its_share_again() -> None:
     nodes = seen(clock := Clock(), 0.01, 1.0)
-    balancer, rng = after_a_round(clock, nodes), random.Random(2)
+    balancer, rng = new(clock), random.Random(2)
     late = 0
     for number in range(8_000):  # 80 s
         clock.now += 0.01
@@ -113,7 +111,7 @@ def test_when_all_are_new_the_first_burst_is_spread() -> None:
 
 def test_failing_fast_attracts_no_calls() -> None:
     nodes = seen(clock := Clock(), 0.05, 0.05, 0.05)
-    balancer = after_a_round(clock, nodes)
+    balancer = new(clock)
     nodes[0].statistics.forget()
     failed = 0
     for _ in range(2_000):  # 2 s
@@ -129,7 +127,7 @@ def test_failing_fast_attracts_no_calls() -> None:
 
 def test_a_rare_failure_costs_a_node_little() -> None:
     nodes = seen(clock := Clock(), 0.05, 0.05, 0.05)
-    balancer, rng = after_a_round(clock, nodes), random.Random(4)
+    balancer, rng = new(clock), random.Random(4)
     counts = dict.fromkeys(nodes, 0)
     for _ in range(10_000):
         clock.now += 0.002
@@ -147,3 +145,27 @@ def test_a_rare_failure_costs_a_node_little() -> None:
 def test_a_time_to_force_that_cannot_be_is_refused(force_s: float) -> None:
     with pytest.raises(ValueError, match=r"force_s=.* must be more than 0 seconds"):
         PowerOfTwo(force_s=force_s)
+
+
+@pytest.mark.parametrize("count", [2, 3, 16, 17, 40])
+def test_equals_are_picked_alike(count: int) -> None:
+    nodes = seen(clock := Clock(), *[0.01] * count)
+    picked = tally(new(clock), nodes, 2_000 * count)
+    assert len(picked) == count
+    assert all(1_800 < times < 2_200 for times in picked.values()), picked
+
+
+def test_services_called_in_turn_and_changing_nodes_do_not_mix() -> None:
+    clock, rng = Clock(), random.Random(SEED)
+    print(f"seed {SEED}")
+    balancer = new(clock)
+    calls = [PLAIN, OTHER]
+    fleets = [seen(clock, *[0.01] * 5), seen(clock, *[0.01] * 4)]
+    for number in range(3_000):
+        which = rng.randrange(2) if number % 100 < 50 else number // 50 % 2
+        if number % 400 == 0:
+            fleets[which] = [*fleets[which][1:], *seen(clock, 0.01)]
+        nodes = fleets[which]
+        assert balancer.pick(nodes, calls[which]) in nodes
+        left = nodes[1:]  # as when a call is repeated elsewhere
+        assert number % 7 or balancer.pick(left, calls[which]) in left
