@@ -21,6 +21,7 @@ class Statistics:
         consecutive_failures: since the last success.
         successes: in all,
         failures: in all.
+        total_s: how long the successes took, together.
         peak_s: the peak EWMA as it was at `seen_at`; 0 before the first call.
         seen_at: when a call ended last; minus infinity before that.
         decay_s: it falls to `1 / e` in that time.
@@ -34,7 +35,7 @@ class Statistics:
         "_buckets",
         "_failures_before",
         "_successes_before",
-        "_total_s",
+        "_total_before_s",
         "consecutive_failures",
         "decay_s",
         "failures",
@@ -43,6 +44,7 @@ class Statistics:
         "picked_at",
         "seen_at",
         "successes",
+        "total_s",
     )
 
     def __init__(self, *, window_s: float = 30.0, decay_s: float = DECAY_S) -> None:
@@ -51,6 +53,7 @@ class Statistics:
         self.picked_at = self.seen_at = -math.inf
         self.successes = 0
         self.failures = 0
+        self.total_s = 0.0
         self.decay_s = decay_s
         self._bucket_s = window_s / BUCKETS
         # those that are over: number, successes, failures, sum of the successes' latencies; the newest last
@@ -63,7 +66,7 @@ class Statistics:
             self._turn(now)
         self.successes += 1
         self.consecutive_failures = 0
-        self._total_s += latency_s
+        self.total_s += latency_s
         known_s, seen_at = self.peak_s, self.seen_at
         if latency_s >= known_s:
             self.peak_s = latency_s
@@ -107,11 +110,12 @@ class Statistics:
     def _present(self) -> tuple[int, int, int, float]:
         """The bucket in use: what came since it began."""
         good, bad = self.successes - self._successes_before, self.failures - self._failures_before
-        return self._bucket, good, bad, self._total_s
+        return self._bucket, good, bad, self.total_s - self._total_before_s
 
     def _begin(self, number: int, ends: float) -> None:
         self._bucket, self._bucket_ends = number, ends
-        self._successes_before, self._failures_before, self._total_s = self.successes, self.failures, 0.0
+        self._successes_before, self._failures_before = self.successes, self.failures
+        self._total_before_s = self.total_s
 
     def _turn(self, now: float) -> None:
         """Begin the bucket of this time."""

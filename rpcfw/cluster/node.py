@@ -15,7 +15,7 @@ from rpcfw.breaker import Breaker, State
 from rpcfw.call import Call, Recover
 from rpcfw.cluster.options import ClusterOptions
 from rpcfw.cluster.peer import Peer
-from rpcfw.detector import Outlier, Record
+from rpcfw.detector import Outlier
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.interface import CallKind, MethodSpec
@@ -42,7 +42,7 @@ class Node:
         breaker: of the node, if there is one,
         method_breakers: and those of its methods.
         weight: as registered.
-        ejected: it gets no calls for a while, as they go badly.
+        ejected: it gets no calls for a while, as they go badly; see `eject`.
         unlisted_at: when the registry ceased to list it; None while it is listed.
     """
 
@@ -57,7 +57,8 @@ class Node:
         "_on_failure",
         "_options",
         "_outlier",
-        "_record",
+        "_told",
+        "_told_s",
         "address",
         "breaker",
         "channel",
@@ -96,7 +97,7 @@ class Node:
         self._has_method_breakers = options.method_breaker is not None
         self.channel = peer.channel
         self._judge_error = options.is_failure
-        self._record = Record()
+        self._told, self._told_s = 0, 0.0  # of the successes, what the outlier detection knows
         self._losses = -1  # of the peer's losses the one that was counted last
         self.breaker: Breaker | None = None
         self.method_breakers: dict[MethodSpec, Breaker] = {}
@@ -150,7 +151,24 @@ class Node:
             self._listen(self.breaker, "")
         self.method_breakers.clear()
         if self._outlier is not None:
-            self._record = self._outlier.add(self.address)
+            self._outlier.add(self.address)
+            self._told, self._told_s = self.statistics.successes, self.statistics.total_s
+
+    def tell_outlier(self, now: float) -> None:
+        """Let the outlier detection know of the calls that ended well since the last time."""
+        statistics, outlier = self.statistics, self._outlier
+        calls, took_s = statistics.successes - self._told, statistics.total_s - self._told_s
+        if calls and outlier is not None:
+            self._told, self._told_s = statistics.successes, statistics.total_s
+            if not self.ejected:  # what ended while it was out had begun before
+                outlier.succeeded(self.address, now, took_s, calls)
+
+    def eject(self, now: float, out: bool) -> None:
+        """Give it no calls, or give it calls again: as if nothing were known of it then."""
+        self.tell_outlier(now)
+        self.ejected = out
+        if not out:
+            self.statistics.forget()
 
     def permits(self, call: Call, now: float) -> bool:
         """Whether no breaker would refuse this call."""
@@ -172,20 +190,21 @@ class Node:
 
         A plain call for which a connection is there does without this: the connection tells the node of it.
         """
-        begun, entered, passed = self._now(), False, None
+        begun, passed = self._now(), None
         try:
+            if not self.peer.uses:
+                raise self._unlisted()
             passed = self.begins(call, begun)
-            entered = True
             result = await self.channel.handler(call)
         except BaseException as error:
-            if entered:
+            if passed is not None:
                 self.failed(begun, error, passed)
             if recover is None or not isinstance(error, RpcError):
                 raise
             failure = error
         else:
             if call.method.kind.streams_out:
-                stream = _Stream(self, passed or (), begun)
+                stream = _Stream(self, passed, begun)
                 return through(result, lambda items: _Items(items, stream, self._judge))
             self.succeeded(begun, self._now(), passed)
             return result
@@ -196,45 +215,34 @@ class Node:
 
     # how its calls go: what each call needs is written out, as every call to a node passes here
 
-    def begins(self, call: Call, now: float) -> Passed | None:
+    def begins(self, call: Call, now: float) -> Passed:
         """A call is about to be made. Returns the breakers it has passed. Raises RpcError when one refuses it."""
-        if not self.peer.uses:
-            raise self._unlisted()
+        passed: Passed = ()
         breaker = self.breaker
-        passed: Passed | None = None
         if breaker is not None:
             ticket = breaker.enter(now)
             if not ticket:
                 raise self._refused(breaker, "", now)
             passed = ((breaker, ticket),)
         if self._has_method_breakers:
-            passed = self._enter_method(call, now, passed or ())
+            passed = self._enter_method(call, now, passed)
         self.statistics.in_flight += 1
         return passed
 
-    def succeeded(self, begun: float, now: float, passed: Passed | None) -> None:
+    def succeeded(self, begun: float, now: float, passed: Passed) -> None:
         """A call has a result."""
         if self._cold:  # the first call compares interfaces and fills caches: it says nothing of the next
             self._cold, begun = False, now
         statistics = self.statistics
         statistics.in_flight -= 1
         statistics.succeeded(now, now - begun)
-        outlier = self._outlier
-        if outlier is not None:
-            if outlier.out:
-                outlier.succeeded(self.address, now, now - begun)
-            else:
-                record = self._record
-                record.good += 1
-                record.streak = 0
-                record.total_s += now - begun
-        if passed is not None:
+        if passed:
             for breaker, ticket in passed:
                 breaker.leave(now, ticket, False)
 
-    def failed(self, begun: float, error: BaseException, passed: Passed | None) -> None:
+    def failed(self, begun: float, error: BaseException, passed: Passed) -> None:
         """A call has failed, or was cancelled."""
-        self._left(passed or (), begun, self._judge(error))
+        self._left(passed, begun, self._judge(error))
 
     def _enter_method(self, call: Call, now: float, passed: Passed) -> Passed:
         """Pass the breaker of the method, once that of the node is passed. Raises RpcError UNAVAILABLE."""
@@ -300,12 +308,15 @@ class Node:
         for breaker, ticket in breakers:
             breaker.leave(now, ticket, failed)
         if failed:
-            statistics.failed(now, now - begun)
-            self._on_failure(self, now)
+            self.count_failure(now, now - begun)
         elif failed is False:
             statistics.succeeded(now, now - begun)
-            if self._outlier is not None:
-                self._outlier.succeeded(self.address, now, now - begun)
+
+    def count_failure(self, now: float, latency_s: float) -> None:
+        """A call went in a way that speaks against this node."""
+        self.tell_outlier(now)
+        self.statistics.failed(now, latency_s)
+        self._on_failure(self, now)
 
 
 class WarmingNode(Node):
@@ -352,12 +363,9 @@ class _Stream:
         now, statistics = node._now(), node.statistics
         statistics.in_flight -= 1
         if failed:
-            statistics.failed(now, 0.0)
-            node._on_failure(node, now)
+            node.count_failure(now, 0.0)
         elif self._latency_s >= 0:
             statistics.succeeded(now, self._latency_s)
-            if node._outlier is not None:
-                node._outlier.succeeded(node.address, now, self._latency_s)
 
 
 class _Items:

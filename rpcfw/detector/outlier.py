@@ -104,8 +104,7 @@ class Judgement:
 class Record:
     """What is known of a node: calls since the last comparison, failures in a row, and how often it was ejected.
 
-    Of a node that is out no calls are counted, so it has too few of them to be compared. While none is out, `good`,
-    `streak` and `total_s` may be kept by whoever makes the calls, as `Outlier.succeeded` would.
+    Of a node that is out no calls are counted, so it has too few of them to be compared.
     """
 
     __slots__ = ("bad", "good", "streak", "times", "total_s")
@@ -139,12 +138,10 @@ class Outlier:
         self.out: dict[str, float] = {}
         self._next_sweep = 0.0
 
-    def add(self, node_id: str) -> Record:
-        """Watch a node from now on, or go on watching it. Its record is the same until it is forgotten."""
-        record = self._records.get(node_id)
-        if record is None:
-            record = self._records[node_id] = Record()
-        return record
+    def add(self, node_id: str) -> None:
+        """Watch a node from now on, or go on watching it."""
+        if node_id not in self._records:
+            self._records[node_id] = Record()
 
     def forget(self, node_id: str) -> list[Judgement]:
         """The node is gone for good, or has begun anew.
@@ -160,12 +157,15 @@ class Outlier:
             back.append(Judgement(soonest, False, self.out.pop(soonest), why))
         return back
 
-    def succeeded(self, node_id: str, now: float, latency_s: float) -> None:
-        """A call ended well, or with an error that says nothing against the node."""
+    def succeeded(self, node_id: str, now: float, latency_s: float, calls: int = 1) -> None:
+        """A call ended well, or with an error that says nothing against the node; or so many did, in so long together.
+
+        Those of many calls may be told together, before the next `failed` and before each `sweep`.
+        """
         record = self._records.get(node_id)
         if record is None or (self.out and self.is_ejected(node_id, now)):
             return
-        record.good += 1
+        record.good += calls
         record.streak = 0
         record.total_s += latency_s
 

@@ -128,6 +128,23 @@ async def test_a_node_whose_calls_fail_in_a_row_is_ejected_and_returns() -> None
 
 
 @virtual_time
+async def test_a_node_that_fails_more_often_than_the_others_is_ejected() -> None:
+    fleet = Fleet()
+    await fleet.open("a", "b", "c", "d", "e")
+    rules = OutlierRules(consecutive=None, min_requests=20, interval_s=10)
+    desk = fleet.connect(cluster={"outlier": rules}).stub(Desk)
+    await desk.who()
+    await asyncio.sleep(0.1)
+    for number in range(200):
+        fleet.desks["b"].fails = number % 3 == 0
+        await desk.who()
+    assert EventKind.EJECTED not in fleet.kinds()
+    await asyncio.sleep(10)
+    assert [event.endpoint for event in fleet.events if event.kind is EventKind.EJECTED] == ["mem://b"]
+    await fleet.close()
+
+
+@virtual_time
 async def test_when_too_few_are_left_ejection_is_not_believed() -> None:
     fleet = Fleet()
     await fleet.open("a", "b", "c")
