@@ -187,7 +187,10 @@ class Witness(Protocol):
     """Sees the calls that a connection makes: each when it begins, and may refuse it, and how it ended."""
 
     def begins(self, call: Call, now: float, /) -> Any:
-        """A call is about to begin. Returns what `succeeded` or `failed` is to be given. Raises RpcError to refuse."""
+        """A call is about to begin. Returns what `succeeded` or `failed` is to be given, not None.
+
+        Raises RpcError to refuse it; it is over then.
+        """
         ...
 
     def succeeded(self, begun: float, now: float, entry: Any, /) -> None:

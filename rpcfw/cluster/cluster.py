@@ -23,7 +23,7 @@ from rpcfw.cluster.options import ClusterOptions
 from rpcfw.cluster.peer import Peer, Setting
 from rpcfw.cluster.pool import Pool
 from rpcfw.connection.channel import Shared
-from rpcfw.connection.client import ClientConnection, make_call
+from rpcfw.connection.client import Choose, make_call
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, RpcError
 from rpcfw.registry import Registration, Registry
@@ -68,6 +68,7 @@ class Cluster(Attempter):
             max_backoff_s=min(connection.max_backoff_s, options.max_backoff_s),
             idle_s=None,  # heartbeats need a connection
         )
+        self.quick: dict[str, Choose] = {}
         self._setting = Setting(options, shared, transports)
         self._pools: dict[str, Pool] = {}
         self._peers: dict[str, Peer] = {}
@@ -90,14 +91,10 @@ class Cluster(Attempter):
 
     handler = attempt
 
-    def choose(self, call: Call) -> tuple[ClientConnection, Node] | None:
-        """The connection and node for a call that begins now; None where that takes more than a look."""
-        service = call.method.service
-        return (self._pools.get(service) or self._open(service)).choose(call)
-
     def call_carefully(self, call: Call, recover: Recover | None) -> Awaitable[Any]:
         """Make a call that has a route or streams, or for which something must be waited for."""
-        return self._pools[call.method.service].call_carefully(call, recover)
+        service = call.method.service
+        return (self._pools.get(service) or self._open(service)).call_carefully(call, recover)
 
     @property
     def peers(self) -> tuple[Peer, ...]:

@@ -19,7 +19,7 @@ from rpcfw.cluster.events import Event, EventKind
 from rpcfw.cluster.node import Node, WarmingNode
 from rpcfw.cluster.options import ClusterOptions
 from rpcfw.cluster.peer import Peer
-from rpcfw.connection.client import ClientConnection
+from rpcfw.connection.client import Choose, ClientConnection
 from rpcfw.detector import Judgement, Outlier
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import RpcError
@@ -33,11 +33,12 @@ _TOLD = 5
 
 
 class Fleet(Protocol):
-    """What a pool needs of the client it belongs to."""
+    """What a pool needs of the client it belongs to; `quick` is for pools whose calls need no more than a look."""
 
     options: ClusterOptions
     balancer: Balancer
     client_id: str
+    quick: dict[str, Choose]
 
     def acquire(self, endpoint: Endpoint) -> Peer | None:
         """The peer at an endpoint, one use more; None where this client has no transport for it."""
@@ -78,7 +79,7 @@ class Pool:
         self._outlier = Outlier(rules) if rules is not None else None
         self._ready: tuple[Node, ...] = ()
         self._two_way: tuple[Node, ...] = ()  # those of them that can reply
-        self._careful = self._stale = True
+        self._stale = True
         self._has_breakers = fleet.options.breaker is not None or fleet.options.method_breaker is not None
         self._context: contextvars.Context | None = None  # a timer would keep that of whichever call set it
         self._panicking = False
@@ -90,7 +91,7 @@ class Pool:
 
     def choose(self, call: Call) -> tuple[ClientConnection, Node] | None:
         """The connection and node for a plain call that begins now; None where that takes more than a look."""
-        if self._careful or call.route is not None or call.method.kind is not _UNARY:
+        if call.route is not None or call.method.kind is not _UNARY:
             return None
         nodes = self._ready
         node: Node = nodes[0] if len(nodes) == 1 else self._pick(nodes, call)
@@ -111,7 +112,8 @@ class Pool:
             self._timer = None
         self.nodes.clear()
         self._ready = self._two_way = ()
-        self._careful = self._closed = True
+        self._closed = True
+        self._be_careful()
         self._wake()
 
     # ------------------------------------------------------------------------------------------ what is known
@@ -178,7 +180,8 @@ class Pool:
     def _refresh_soon(self) -> None:
         """Refresh before the next call, and in the next turn at the latest: once, though a whole fleet may be lost."""
         if not self._stale and not self._closed:
-            self._stale = self._careful = True
+            self._stale = True
+            self._be_careful()
             self._loop.call_soon(self._refresh_stale, context=self._context)
 
     def _refresh_stale(self) -> None:
@@ -197,6 +200,8 @@ class Pool:
                 if not stays:
                     self._remove(node, "the registry lists it no longer")
         if self._outlier is not None:
+            for node in self.nodes.values():
+                node.tell_outlier(now)
             self._take(self._outlier.sweep(now))
         nodes = list(self.nodes.values())
         up = [node for node in nodes if node.peer.up and self.service not in node.peer.unhealthy]
@@ -212,9 +217,15 @@ class Pool:
             two_way = tuple(node for node in chosen if not node.peer.one_way)
         if chosen != self._ready or two_way != self._two_way or self._described_anew:
             self._ready, self._two_way, self._described_anew = chosen, two_way, False
-        self._careful = not chosen or mixed or bool(options.routers) or self._guarded()
+        if not chosen or mixed or options.routers or self._guarded():
+            self._be_careful()
+        else:
+            self._fleet.quick[self.service] = self.choose
         self._look_again(now)
         self._wake()
+
+    def _be_careful(self) -> None:
+        self._fleet.quick.pop(self.service, None)
 
     def _guarded(self) -> bool:
         return self._has_breakers and any(node.guarded for node in self._ready)
@@ -236,13 +247,12 @@ class Pool:
             self._timer = self._loop.call_at(at, self._refresh, at, context=self._context)
 
     def _take(self, judgements: Iterable[Judgement]) -> None:
+        now = self._loop.time()
         for judgement in judgements:
             node = self.nodes.get(judgement.node_id)
             if node is None or node.ejected == judgement.ejected:
                 continue
-            node.ejected = judgement.ejected
-            if not judgement.ejected:
-                node.statistics.forget()
+            node.eject(now, judgement.ejected)
             kind = EventKind.EJECTED if judgement.ejected else EventKind.RETURNED
             self._say(kind, node.address, judgement.why)
 

@@ -38,6 +38,7 @@ from rpcfw.wire.handshake import Hello, Settings
 
 _DESCRIBE_TIMEOUT_S = 5.0
 _FOREVER = math.inf
+_END_METADATA = END | METADATA
 _KEY_ON_THE_WIRE, _MEMORY_ON_THE_WIRE = KEY.encode(), MEMORY.encode()
 _SMALL_BYTES = 1024
 """Messages up to this size fit any peer's limits and are not looked at further."""
@@ -308,15 +309,8 @@ class ClientConnection:
         bound = self._methods[call.method] = await bind(call.method, self.peer, self.hello, describe)
         return bound
 
-    def _unusual_body(self, call: Call, codec: MethodCodec, body: Encoded) -> tuple[int, Encoded]:
-        """Flags and body of a request that has metadata or is large. Raises RpcError when it is too large."""
-        flags = END
-        if call.metadata_bytes:
-            flags |= METADATA
-            head = self._heads.get(call.metadata_bytes) or self._metadata_head(call)
-            body = head + body if isinstance(body, bytes) else [head, *body]
-            if type(body) is bytes and len(body) <= _SMALL_BYTES:
-                return flags, body
+    def _check_size(self, codec: MethodCodec, body: Encoded) -> None:
+        """Raises RpcError RESOURCE_EXHAUSTED for a request that is too large for the server."""
         size, limit = size_of(body), self.session.outbox.limits.max_message_bytes
         if size > limit:
             raise RpcError(
@@ -325,7 +319,6 @@ class ClientConnection:
                 "send a stream, or raise max_message_bytes there",
                 executed=False,
             )
-        return flags, body
 
     def _metadata_head(self, call: Call) -> bytes:
         """What goes before the body; kept where it is plain, since the calls of a stub have the same."""
@@ -371,15 +364,21 @@ class ClientConnection:
         return RpcError(Code.UNAVAILABLE, message, origin=Origin.CONNECTION, executed=executed)
 
 
-class Chooser(Protocol):
-    """Says which connection takes a call when that begins, which may be long after somebody made it."""
+Choose = Callable[[Call], tuple[ClientConnection, Witness] | None]
+"""The connection for a call that begins now, and who is told how it went; None where that takes more than a look."""
 
-    def choose(self, call: Call) -> tuple[ClientConnection, Witness] | None:
-        """The connection, and who is told how the call went; None where that takes more than a look."""
-        ...
+
+class Chooser(Protocol):
+    """Says which connection takes a call when that begins, which may be long after somebody made it.
+
+    Attributes:
+        quick: by service, for those where a look is enough as things are.
+    """
+
+    quick: dict[str, Choose]
 
     def call_carefully(self, call: Call, recover: Recover | None) -> Awaitable[Any]:
-        """Make a call for which `choose` has none."""
+        """Make a call for which there is no `quick` choice."""
         ...
 
 
@@ -393,20 +392,19 @@ async def make_call(
 
     One coroutine does it all, for whoever stands around: every call passes here.
     """
-    witness = None
+    witness, entry, spec = None, None, call.method
     if chooser is not None:
-        chosen = chooser.choose(call)
+        choose = chooser.quick.get(spec.service)
+        chosen = choose(call) if choose is not None else None
         if chosen is None:
             return await chooser.call_carefully(call, recover)
         connection, witness = chosen
     assert connection is not None
     began = now = connection._time()
-    entered, entry = False, None
     try:
         if witness is not None:
             entry = witness.begins(call, began)
-            entered = True
-        found = connection._methods.get(call.method)
+        found = connection._methods.get(spec)
         if found is None:
             found, now = await connection._bind(call), connection._time()
         method, codec = found
@@ -418,9 +416,13 @@ async def make_call(
             body = codec.encode_call(call.arguments)
         except Exception as error:
             raise codec.unsendable(call.arguments, error) from error
-        flags, extra, deadline = END, 0, call.deadline
-        if call.metadata_bytes or type(body) is not bytes or len(body) > _SMALL_BYTES:
-            flags, body = connection._unusual_body(call, codec, body)
+        flags, extra, deadline, metadata = END, 0, call.deadline, call.metadata_bytes
+        if metadata:
+            flags = _END_METADATA
+            head = connection._heads.get(metadata) or connection._metadata_head(call)
+            body = head + body if type(body) is bytes else [head, *body]
+        if type(body) is not bytes or len(body) > _SMALL_BYTES:
+            connection._check_size(codec, body)
         if connection.draining:
             raise connection._closing()
         if deadline != _FOREVER:
@@ -454,7 +456,7 @@ async def make_call(
             witness.succeeded(began, connection._time(), entry)
         return result
     except BaseException as error:
-        if entered and witness is not None:
+        if witness is not None and entry is not None:
             witness.failed(began, error, entry)
         if recover is None or not isinstance(error, RpcError):
             raise

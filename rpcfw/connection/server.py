@@ -44,6 +44,9 @@ from rpcfw.wire.handshake import Hello, Settings
 logger = logging.getLogger("rpcfw")
 
 _FOREVER = math.inf
+_END_METADATA = END | METADATA
+_KNOWN_METADATA_BYTES = 256
+"""A connection remembers the last metadata, up to so many bytes: mostly the next call has the same."""
 _MAX_HELLO_BYTES = 4096
 """A client's HELLO says seven numbers; a stranger gets no more memory than that needs."""
 
@@ -87,6 +90,8 @@ class ServerConnection:
             on_open=lambda: on_open(self),
             on_lost=self._lost,
         )
+        self._metadata = b""  # the last that came
+        self._head: bytes | tuple[()] = ()  # how a body with it begins; nothing begins with the empty tuple
         self._max_streams = settings.max_streams
         self._unkept = self.session.refused
         self._streams = ServerStreams(self.session, self._exchanges)
@@ -146,8 +151,7 @@ class ServerConnection:
             raise ProtocolError(f"stream {stream} is in use; stream ids only go up")
         entry = entries[method] if method < len(entries) else None
         if (
-            flags != END
-            or entry is None
+            entry is None
             or not entry.is_plain
             or load.running >= load.max_running
             or len(exchanges) >= self._max_streams
@@ -156,6 +160,12 @@ class ServerConnection:
         ):
             self._unusual_request(flags, method, stream, extra, body)
             return
+        metadata = b""
+        if flags != END:
+            if flags != _END_METADATA or type(body) is not bytes or not body.startswith(self._head):
+                self._unusual_request(flags, method, stream, extra, body)
+                return
+            metadata, body = self._metadata, body[len(self._head) :]
         try:
             arguments = entry.decode(body)
         except Exception as error:
@@ -163,7 +173,7 @@ class ServerConnection:
             return
         deadline = self._loop.time() + extra / TICKS_PER_S if extra else _FOREVER
         exchange = ServerExchange(self.session, entry.codec, deadline)
-        call = Call(entry.spec, arguments, deadline, b"", None, exchange)
+        call = Call(entry.spec, arguments, deadline, metadata, None, exchange)
         self._start(exchange, stream, self._run(exchange, entry, call, stream))
 
     def _unusual_request(
@@ -175,7 +185,10 @@ class ServerConnection:
             if stream in self._unkept:
                 raise self._no_memory()
             if flags & METADATA:
+                whole = body
                 metadata, body = split_metadata(body, self.session.settings.max_metadata_bytes)
+                if len(metadata) <= _KNOWN_METADATA_BYTES:
+                    self._metadata, self._head = metadata, bytes(whole[: len(whole) - len(body)])
             entry = self._entries[method] if method < len(self._entries) else None
             if entry is None:
                 entry = self._find(method, metadata)

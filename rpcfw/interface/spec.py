@@ -88,15 +88,12 @@ class MethodSpec:
     doc: str = ""
     fingerprint: str = ""
     attribute: str = ""
+    path: str = dataclasses.field(init=False, repr=False, default="")
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "path", f"{self.service}/{self.name}")
         if not self.attribute:
             object.__setattr__(self, "attribute", self.name)
-
-    @property
-    def path(self) -> str:
-        """The name that crosses the wire: ``shop.Orders/place``."""
-        return f"{self.service}/{self.name}"
 
     @property
     def stream_parameter(self) -> Parameter | None:

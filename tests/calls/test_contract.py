@@ -237,6 +237,21 @@ async def test_metadata_travels_both_ways(served: Served) -> None:
     assert await served.stub.metadata() == {}
 
 
+async def test_each_call_has_its_own_metadata_whatever_came_before(served: Served) -> None:
+    """Both ends remember the last metadata of a connection, since the next call mostly has the same."""
+    kinds: list[dict[str, str]] = [{}, {"a": "1"}, {"a": "12"}, {"a": "1", "b": "2"}, {"long": "x" * 5000}]
+    stubs = [with_options(served.stub, metadata=metadata) if metadata else served.stub for metadata in kinds]
+    orders = [(0, 0, 1, 1, 2, 2, 1, 0, 1), (3, 1, 3, 4, 4, 3, 0, 4, 2), tuple(range(5)) * 3]
+    for order in orders:
+        for number in order:
+            assert await stubs[number].metadata() == kinds[number], (order, number)
+        together = await asyncio.gather(*(stubs[number].metadata() for number in order))
+        assert together == [kinds[number] for number in order]
+    with pytest.raises(RpcError, match=r"over the limit of 16,384"):
+        await with_options(served.stub, metadata={"a": "1", "big": "x" * 20_000}).metadata()
+    assert await stubs[1].metadata() == {"a": "1"}
+
+
 @pytest.mark.parametrize("metadata", [{"Upper": "x"}, {"": "x"}, {"number": 7}, {7: "x"}])
 async def test_metadata_that_cannot_travel_is_refused_by_name(served: Served, metadata: Any) -> None:
     with pytest.raises(RpcError, match=r"metadata") as caught:
