@@ -24,15 +24,17 @@ _UNKNOWN_S = 1e6
 """Stands for the latency of a node that has calls in progress and has never answered: worse than any other."""
 _MAX_DOUBLINGS = 10
 _FEW = 16
-"""Of up to so many nodes all pairs are kept at hand, which saves working two of them out for each call."""
-_BITS = 15
+"""Pairs of up to so many nodes are dealt from a shuffled deck, which saves working two of them out for each call."""
+_DECK = 256
+"""Pairs in a deck at the least. It is dealt again and again: longer than any rhythm that calls may have."""
+_BITS, _DECK_BITS = 15, 60
 _LOW = (1 << _BITS) - 1
-"""Bits drawn for a choice: cheaper than a float, and as good up to 1,000 nodes, or pairs."""
+"""Bits drawn for a choice: cheaper than a float, and as good up to 1,000 nodes."""
 _SAME_S = 0.005
 """Latencies seen so close to each other are compared as they are: they have faded by less than a hundredth."""
 _Pair = tuple[Node, Node, Statistics, Statistics]
-_Table = tuple[Sequence[Node], Sequence[_Pair]]
-_NO_TABLE: _Table = ((), ())
+_Deal = Callable[[], _Pair]
+_NO_DECK: tuple[Sequence[Node], _Deal | None] = ((), None)
 _MAX_SERVICES = 1024
 
 
@@ -65,8 +67,8 @@ class PowerOfTwo:
         self._force_s = force_s
         self._own_clock = clock is not None
         self._clock = clock or _loop_time
-        self._tables: dict[str, _Table] = {}  # by service
-        self._nodes, self._pairs = _NO_TABLE  # of the service that was called last
+        self._decks: dict[str, tuple[Sequence[Node], _Deal | None]] = {}  # by service
+        self._nodes, self._deal = _NO_DECK  # of the service that was called last
 
     def use_clock(self, clock: Callable[[], float]) -> None:
         """Read the time here from now on, unless a clock was given; see `Timed`."""
@@ -75,13 +77,8 @@ class PowerOfTwo:
 
     def pick(self, nodes: Sequence[Node], call: Call) -> Node:
         """The better one of two."""
-        pairs = self._pairs if nodes is self._nodes else self._pairs_of(nodes, call)
-        if pairs:
-            better, worse, one, two = pairs[self._bits(_BITS) * len(pairs) >> _BITS]
-        elif len(nodes) > 1:
-            better, worse, one, two = self._draw(nodes)
-        else:
-            return nodes[0]
+        deal = self._deal if nodes is self._nodes else self._deal_of(nodes, call)
+        better, worse, one, two = deal() if deal is not None else self._draw(nodes)
         load, other = one.peak_s, two.peak_s
         if (
             load
@@ -94,25 +91,29 @@ class PowerOfTwo:
             return worse if other * (two.in_flight + 1) < load * (one.in_flight + 1) else better
         return self._compare(nodes, call, better, worse)
 
-    def _pairs_of(self, nodes: Sequence[Node], call: Call) -> Sequence[_Pair]:
-        """All pairs of a few nodes, both ways round, from the second time on that these are picked from.
+    def _deal_of(self, nodes: Sequence[Node], call: Call) -> _Deal | None:
+        """Gives two of a few nodes at each call, from the second time on that these are picked from.
 
         Those that were left for one call do not come again.
         """
         service = call.method.service
-        known, pairs = self._tables.get(service, _NO_TABLE)
+        known, deal = self._decks.get(service, _NO_DECK)
         if known is not nodes:
-            if len(self._tables) >= _MAX_SERVICES:
-                self._tables.clear()
-            self._tables[service], (self._nodes, self._pairs) = (nodes, ()), _NO_TABLE
-            return ()
-        if not pairs and len(nodes) <= _FEW:
-            pairs = [
-                (one, two, one.statistics, two.statistics) for one, two in itertools.permutations(nodes, 2)
-            ]
-            self._tables[service] = nodes, pairs
-        self._nodes, self._pairs = nodes, pairs
-        return pairs
+            if len(self._decks) >= _MAX_SERVICES:
+                self._decks.clear()
+            self._decks[service], (self._nodes, self._deal) = (nodes, None), _NO_DECK
+            return None
+        if deal is None and 1 < len(nodes) <= _FEW:
+            deal = itertools.cycle(self._shuffled(nodes)).__next__
+            self._decks[service] = nodes, deal
+        self._nodes, self._deal = nodes, deal
+        return deal
+
+    def _shuffled(self, nodes: Sequence[Node]) -> list[_Pair]:
+        """Each pair equally often, both ways round, in an order by chance."""
+        pairs = [(one, two, one.statistics, two.statistics) for one, two in itertools.permutations(nodes, 2)]
+        deck = pairs * math.ceil(_DECK / len(pairs))
+        return sorted(deck, key=lambda _: self._bits(_DECK_BITS))
 
     def _draw(self, nodes: Sequence[Node]) -> _Pair:
         """Two of any number of nodes."""
