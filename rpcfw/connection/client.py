@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from rpcfw.call import Call, Recover, Witness
 from rpcfw.codec import Encoded, size_of
 from rpcfw.connection.binding import DESCRIBE, Bound, bind
-from rpcfw.connection.client_replies import Pending, settle, unkept, unreadable
+from rpcfw.connection.client_replies import Pending, settle, unreadable
 from rpcfw.connection.client_streams import ClientStreams
 from rpcfw.connection.deadlines import Deadlines
 from rpcfw.connection.method import MethodCodec
@@ -83,7 +83,6 @@ class ClientConnection:
         self._deadlines = Deadlines(self._loop, self._deadlines_of_calls, self._expire)
         self._idle_since = self._loop.time()
         self.session = Session(resources, settings, on_open=self._greet, on_lost=self._lost)
-        self._unkept = self.session.refused
         self._streams = ClientStreams(self.session, self._pending, self._expect, self._give_up)
         unexpected = self._unexpected
         self.session.handle(
@@ -204,27 +203,18 @@ class ClientConnection:
     def _reply(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
         pending = self._pending.pop(stream, None)
         if pending is None:
-            self._unkept.discard(stream)
             return  # the caller has given up
         future, codec, _ = pending
-        if flags == END and codec.is_plain and not self._unkept:
+        if flags == END and codec.is_plain:
             try:
                 future.set_result(codec.decode_result(body))
             except Exception as error:
                 if not future.done():  # as it is when its caller has just been cancelled
                     future.set_exception(unreadable(codec, error, body))
         elif not future.done():
-            self._unusual_reply(flags, stream, body, pending)
+            settle(pending, flags, body, self.session)
         if not self._pending:
             self._ended()
-
-    def _unusual_reply(self, flags: int, stream: int, body: bytes | memoryview, pending: Pending) -> None:
-        """Take a reply with metadata, an error, the end of a stream, or one that found no memory."""
-        if stream in self._unkept:
-            self._unkept.discard(stream)
-            pending[0].set_exception(unkept(pending[1]))
-        else:
-            settle(pending, flags, body, self.session)
 
     def _ended(self) -> None:
         if not self._pending:
@@ -421,7 +411,8 @@ async def make_call(
             flags = _END_METADATA
             head = connection._heads.get(metadata) or connection._metadata_head(call)
             body = head + body if type(body) is bytes else [head, *body]
-        if type(body) is not bytes or len(body) > _SMALL_BYTES:
+        small = body if type(body) is bytes and len(body) <= _SMALL_BYTES else None
+        if small is None:
             connection._check_size(codec, body)
         if connection.draining:
             raise connection._closing()
@@ -444,7 +435,10 @@ async def make_call(
         connection._pending[stream] = (future, codec, call)
         if deadline < connection._deadlines.next_look:
             connection._deadlines.watch(deadline)
-        outbox.send(REQUEST, flags, method, stream, extra, body)
+        if small is not None:
+            outbox.send_small(REQUEST, flags, method, stream, extra, small)
+        else:
+            outbox.send(REQUEST, flags, method, stream, extra, body)
         try:
             result = await future
         except asyncio.CancelledError:

@@ -13,7 +13,7 @@ from rpcfw.connection.failures import unpack_failure
 from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.session import Session
 from rpcfw.errors import Code, Origin, RpcError
-from rpcfw.wire.frames import ERROR, METADATA, PARTED, REFUSED, split_metadata
+from rpcfw.wire.frames import ERROR, METADATA, PARTED, REFUSED, UNKEPT, split_metadata
 
 Pending = tuple["asyncio.Future[Any]", MethodCodec, Call]
 """A call in progress: its future has the outcome, None where the result is a stream."""
@@ -25,6 +25,10 @@ def settle(pending: Pending, flags: int, body: bytes | memoryview, session: Sess
     Metadata of more than the session's `max_metadata_bytes` is not read, and the call fails.
     """
     future, codec, call = pending
+    if flags & UNKEPT:
+        message = f"{codec.path}: the reply found no memory; raise max_memory_bytes of this client"
+        future.set_exception(RpcError(Code.RESOURCE_EXHAUSTED, message, executed=True))
+        return
     if flags & METADATA:
         try:
             metadata, body = split_metadata(body, session.settings.max_metadata_bytes)
@@ -53,9 +57,3 @@ def unreadable(codec: MethodCodec, error: Exception, body: bytes | memoryview) -
     problem = codec.result.decoding_error(error, body)
     message = f"{codec.path}: the reply does not fit {codec.spec.result!r}: {problem}"
     return RpcError(Code.INTERNAL, message, origin=Origin.CONNECTION, executed=True)
-
-
-def unkept(codec: MethodCodec) -> RpcError:
-    """The error of a call whose result was too large for the memory left."""
-    message = f"{codec.path}: the reply found no memory; raise max_memory_bytes of this client"
-    return RpcError(Code.RESOURCE_EXHAUSTED, message, executed=True)

@@ -18,7 +18,7 @@ from rpcfw.connection.session import Session
 from rpcfw.connection.streams import ItemReceiver, ItemSender
 from rpcfw.errors import Code, Origin, RpcError
 from rpcfw.items import Batch, Items
-from rpcfw.wire.frames import CREDIT, END, ITEMS, REQUEST
+from rpcfw.wire.frames import CREDIT, END, ITEMS, REQUEST, UNKEPT
 
 _Pump = asyncio.Task[None]
 """Sends a call's stream, beside whoever waits for the call."""
@@ -43,7 +43,6 @@ class ClientStreams:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._session = session
-        self._unkept = session.refused
         self._calls = calls
         self._expect = expect
         self._give_up = give_up
@@ -119,9 +118,8 @@ class ClientStreams:
         receiver = self._receivers.get(stream)
         if receiver is None or stream not in self._calls:
             return  # the caller has given up
-        problem = receiver.take(body, extra, kept=stream not in self._unkept)
+        problem = receiver.take(body, extra, kept=not flags & UNKEPT)
         if problem is not None:
-            self._unkept.discard(stream)
             self._abandon(stream, problem)
 
     def take_credit(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:

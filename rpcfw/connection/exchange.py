@@ -71,11 +71,22 @@ class Load:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Table:
-    """The methods of a server: by number as the handshake says, and by name for calls without a handshake."""
+    """The methods of a server: by number as the handshake says, and by name for calls without a handshake.
+
+    `plain` has those that are plain, by number.
+    """
 
     entries: Sequence[Entry | None]
     by_name: Mapping[str, Entry]
     hello: Hello
+    plain: dict[int, Entry] = dataclasses.field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.plain.update(
+            (number, entry)
+            for number, entry in enumerate(self.entries)
+            if entry is not None and entry.is_plain
+        )
 
 
 class ServerExchange(msgspec.Struct, eq=False):

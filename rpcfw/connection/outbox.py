@@ -20,7 +20,7 @@ from rpcfw.wire.frames import CHUNK, HEADER
 from rpcfw.wire.handshake import Settings
 
 _MAX_BATCH = 32
-_COPIED_BYTES = 16 * 1024
+COPIED_BYTES = 16 * 1024
 """Bodies below this are joined with their neighbours; larger ones are handed to the link as they are."""
 _CHUNKS_PER_TURN = 4
 """So many at the most, in one write if the link has taken as many before without having to wait."""
@@ -93,16 +93,23 @@ class Outbox:
 
     def send(self, kind: int, flags: int, method: int, stream: int, extra: int, body: Encoded = b"") -> None:
         """Queue a frame; a body beyond the peer's frame limit goes in chunks."""
+        if type(body) is bytes and len(body) < COPIED_BYTES:
+            self.send_small(kind, flags, method, stream, extra, body)
+            return
+        self._queue_large((kind, flags, method, stream, extra), body)
+        if len(self._queue) >= self._batch:
+            self.flush()
+        elif not self._scheduled:
+            self._schedule()
+
+    def send_small(self, kind: int, flags: int, method: int, stream: int, extra: int, body: bytes) -> None:
+        """The same for who knows that the body has less than `COPIED_BYTES`."""
         queue = self._queue
-        if type(body) is bytes and len(body) < _COPIED_BYTES:
-            queue.append(_pack(len(body), kind, flags, method, stream, extra) + body)
-        else:
-            self._queue_large((kind, flags, method, stream, extra), body)
+        queue.append(_pack(len(body), kind, flags, method, stream, extra) + body)
         if len(queue) >= self._batch:
             self.flush()
         elif not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._end_turn, context=self._context)
+            self._schedule()
 
     def expect(self, frames: int, *, alone: bool = True) -> None:
         """So many frames came in one read, and about as many will soon be sent: choose when to write.
@@ -200,6 +207,10 @@ class Outbox:
         """Whether all that was sent has been handed to the link."""
         return not self._queue and not self._bulk
 
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self._loop.call_soon(self._end_turn, context=self._context)
+
     def _end_turn(self) -> None:
         self._scheduled = False
         self.flush()
@@ -273,7 +284,7 @@ class Outbox:
         if bulk.size > limit:
             bulk.started = True
             parts += [_pack(limit, CHUNK, 0, 0, stream, bulk.total), *bulk.take(limit)]
-            if bulk.size >= min(limit, _COPIED_BYTES):
+            if bulk.size >= min(limit, COPIED_BYTES):
                 return False  # what little is left goes with the last chunk
         parts += [_pack(bulk.size, kind, flags, method, stream, extra), *bulk.take(bulk.size)]
         return True

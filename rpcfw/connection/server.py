@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from rpcfw.call import Call, enter_call, unpack_metadata
@@ -18,6 +18,7 @@ from rpcfw.codec import Encoded
 from rpcfw.connection.deadlines import Deadlines
 from rpcfw.connection.exchange import Entry, Load, ServerExchange, Table, end_process, task_starter
 from rpcfw.connection.method import MethodCodec
+from rpcfw.connection.outbox import COPIED_BYTES
 from rpcfw.connection.resources import Resources
 from rpcfw.connection.server_replies import ReplySender, is_refusal, unsendable
 from rpcfw.connection.server_streams import ServerStreams
@@ -36,6 +37,7 @@ from rpcfw.wire.frames import (
     REPLY,
     RESET,
     TICKS_PER_S,
+    UNKEPT,
     pack_error,
     split_metadata,
 )
@@ -75,6 +77,7 @@ class ServerConnection:
         self._start_task = task_starter(self._loop)
         self._table = table
         self._entries = table.entries
+        self._plain = table.plain
         self._load = load
         self._budget = resources.budget
         self._on_closed = on_closed
@@ -93,7 +96,6 @@ class ServerConnection:
         self._metadata = b""  # the last that came
         self._head: bytes | tuple[()] = ()  # how a body with it begins; nothing begins with the empty tuple
         self._max_streams = settings.max_streams
-        self._unkept = self.session.refused
         self._streams = ServerStreams(self.session, self._exchanges)
         self._replies = ReplySender(self.session, self._hold, dev=load.dev)
         unexpected = self._unexpected
@@ -146,43 +148,50 @@ class ServerConnection:
             self.send_away("the server is shutting down")
 
     def _request(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
-        exchanges, load, entries = self._exchanges, self._load, self._entries
+        exchanges, load = self._exchanges, self._load
         if stream in exchanges:
             raise ProtocolError(f"stream {stream} is in use; stream ids only go up")
-        entry = entries[method] if method < len(entries) else None
+        entry, metadata, usual = self._plain.get(method), b"", False
         if (
-            entry is None
-            or not entry.is_plain
-            or load.running >= load.max_running
-            or len(exchanges) >= self._max_streams
-            or len(body) >= HELD_BYTES
-            or self._unkept
+            entry is not None
+            and load.running < load.max_running
+            and len(exchanges) < self._max_streams
+            and len(body) < HELD_BYTES
         ):
-            self._unusual_request(flags, method, stream, extra, body)
-            return
-        metadata = b""
-        if flags != END:
-            if flags != _END_METADATA or type(body) is not bytes or not body.startswith(self._head):
-                self._unusual_request(flags, method, stream, extra, body)
+            if flags == END:
+                usual = True
+            elif flags == _END_METADATA and type(body) is bytes and body.startswith(self._head):
+                metadata, body, usual = self._metadata, body[len(self._head) :], True
+        if usual and entry is not None:
+            try:
+                arguments = entry.decode(body)
+            except Exception as error:
+                self._refuse(flags, stream, self._misfit(entry.codec, error, body))
                 return
-            metadata, body = self._metadata, body[len(self._head) :]
-        try:
-            arguments = entry.decode(body)
-        except Exception as error:
-            self._refuse(flags, stream, self._misfit(entry.codec, error, body))
-            return
-        deadline = self._loop.time() + extra / TICKS_PER_S if extra else _FOREVER
-        exchange = ServerExchange(self.session, entry.codec, deadline)
-        call = Call(entry.spec, arguments, deadline, metadata, None, exchange)
-        self._start(exchange, stream, self._run(exchange, entry, call, stream))
+            deadline = self._loop.time() + extra / TICKS_PER_S if extra else _FOREVER
+            exchange = ServerExchange(self.session, entry.codec, deadline)
+            call = Call(entry.spec, arguments, deadline, metadata, None, exchange)
+        else:
+            opened = self._open_unusual(flags, method, stream, extra, body)
+            if opened is None:
+                return
+            exchange, entry, call = opened
+        exchanges[stream] = exchange
+        load.running += 1
+        if call.deadline < self._deadlines.next_look:
+            self._deadlines.watch(call.deadline)
+        run = self._run(exchange, entry, call, stream)
+        task = self._start_task(run, loop=self._loop, name=entry.codec.path)
+        if not exchange.ended:
+            exchange.task = task
 
-    def _unusual_request(
+    def _open_unusual(
         self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview
-    ) -> None:
-        """Begin a call that has metadata, streams or large arguments, wants no reply, or is to be refused."""
+    ) -> tuple[ServerExchange, Entry, Call] | None:
+        """Open a call that has metadata, streams or large arguments, or wants no reply; None when it is refused."""
         metadata, exchange = b"", None
         try:
-            if stream in self._unkept:
+            if flags & UNKEPT:
                 raise self._no_memory()
             if flags & METADATA:
                 whole = body
@@ -209,23 +218,13 @@ class ServerConnection:
         except RpcError as error:
             if exchange is not None and exchange.held:
                 self._budget.give(exchange.held)
-            self._unkept.discard(stream)
             self._refuse(flags, stream, error)
-            return
+            return None
         if not codec.is_unary:
             arguments = self._streams.open(exchange, stream, flags, arguments)
         call = Call(codec.spec, arguments, deadline, metadata, None, exchange)
         exchange.silent = bool(flags & ONEWAY)
-        self._start(exchange, stream, self._run(exchange, entry, call, stream))
-
-    def _start(self, exchange: ServerExchange, stream: int, run: Coroutine[Any, Any, None]) -> None:
-        self._exchanges[stream] = exchange
-        self._load.running += 1
-        if exchange.deadline < self._deadlines.next_look:
-            self._deadlines.watch(exchange.deadline)
-        task = self._start_task(run, loop=self._loop, name=exchange.codec.path)
-        if not exchange.ended:
-            exchange.task = task
+        return exchange, entry, call
 
     def _refuse(self, flags: int, stream: int, error: RpcError) -> None:
         self._load.refused += 1
@@ -309,8 +308,8 @@ class ServerConnection:
                 else:
                     await exchange.sender.send_all(result)
                 if not exchange.silent:
-                    if type(body) is bytes and len(body) < HELD_BYTES and exchange.reply_metadata is None:
-                        self.session.outbox.send(REPLY, END, 0, stream, 0, body)
+                    if type(body) is bytes and len(body) < COPIED_BYTES and exchange.reply_metadata is None:
+                        self.session.outbox.send_small(REPLY, END, 0, stream, 0, body)
                     else:
                         self._replies.send_unusual(exchange, stream, body)
             except BaseException as error:

@@ -12,7 +12,7 @@ from typing import Any
 from rpcfw.connection.exchange import ServerExchange
 from rpcfw.connection.session import Session
 from rpcfw.connection.streams import ItemReceiver, ItemSender
-from rpcfw.wire.frames import CREDIT, END
+from rpcfw.wire.frames import CREDIT, END, UNKEPT
 
 
 class ServerStreams:
@@ -26,7 +26,6 @@ class ServerStreams:
     def __init__(self, session: Session, exchanges: Mapping[int, ServerExchange]) -> None:
         self._loop = asyncio.get_running_loop()
         self._session = session
-        self._unkept = session.refused
         self._exchanges = exchanges
 
     def open(
@@ -61,13 +60,11 @@ class ServerStreams:
         """Take an ITEMS frame."""
         exchange = self._exchanges.get(stream)
         if exchange is None or exchange.receiver is None:
-            self._unkept.discard(stream)
             return  # the handler has ended or did not ask for a stream
         receiver = exchange.receiver
         if extra or len(body):
-            problem = receiver.take(body, extra, kept=stream not in self._unkept)
+            problem = receiver.take(body, extra, kept=not flags & UNKEPT)
             if problem is not None:
-                self._unkept.discard(stream)
                 receiver.end(problem)
         if flags & END:
             receiver.end()

@@ -201,11 +201,6 @@ class Session(asyncio.BufferedProtocol):
         return progress != 0 and now - self._progress_at >= patience_s
 
     @property
-    def refused(self) -> set[int]:
-        """Streams whose large message found no memory."""
-        return self._reader.refused
-
-    @property
     def head(self) -> bytes:
         """What goes before the body of a frame with the flag PARTED, while that is handled."""
         return self._reader.head
@@ -244,8 +239,6 @@ class Session(asyncio.BufferedProtocol):
         frames = reader.received(nbytes, self._handlers)
         if frames:
             self._frame_bytes = nbytes // frames + 1
-        if reader.refused:
-            reader.refused.clear()  # those have been told; left here, it would send every later call the long way
         if reader.error is not None:
             logger.warning("connection with %s: %s", self.peer_name, reader.error)
             self.fail(Code.INVALID_ARGUMENT, str(reader.error))

@@ -55,6 +55,8 @@ REFUSED: Final = 0x10
 """With ERROR: the handler never ran, so the call may be sent again."""
 PARTED: Final = 0x100
 """Never sent, a byte has no room for it: a reader's remark that it received the body in parts."""
+UNKEPT: Final = 0x200
+"""Never sent either: the reader's remark that the message found no memory, and that the body is empty for that."""
 
 MAGIC: Final = 0x46435052
 """In a HELLO's last header field: "RPCF" as bytes. Tells a stranger's protocol at the first frame."""

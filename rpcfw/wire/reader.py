@@ -25,6 +25,7 @@ from rpcfw.wire.frames import (
     REPLY,
     REQUEST,
     RESET,
+    UNKEPT,
     Frame,
 )
 from rpcfw.wire.large import LARGE_BYTES, Assembly, LargeBody, is_trusted, lazy_buffer
@@ -101,7 +102,6 @@ class FrameReader:
             the flag PARTED, the `bytes` of that value as its body, and what goes before in `head`.
         head: see `parts`.
         error: what the peer did wrong; the frames before it are still good, nothing after it is read.
-        refused: streams whose message found no memory; their frame comes with an empty body. The owner removes them.
     """
 
     def __init__(
@@ -135,7 +135,6 @@ class FrameReader:
         self._early = 0
         self.head = b""
         self._closed = False
-        self.refused: set[int] = set()
         self.error: ProtocolError | None = None
 
     def target(self) -> memoryview:
@@ -400,8 +399,7 @@ class FrameReader:
         self.drop(stream)
         self._sent += assembly.total
         if assembly.body is None:
-            self.refused.add(stream)
-            handlers[kind](flags, method, stream, extra, b"")
+            handlers[kind](flags | UNKEPT, method, stream, extra, b"")
         else:
             self._deliver(header, assembly.body, handlers)
         return 1

@@ -115,7 +115,6 @@ def assert_idle(server: Server) -> None:
     for connection in server._connections:
         assert not connection._exchanges
         assert connection.session.outbox.is_empty()
-        assert not connection.session.refused
 
 
 def assert_unused(client: Client) -> None:
@@ -130,7 +129,6 @@ def assert_unused(client: Client) -> None:
                 assert not connection._pending
                 assert connection._streams.is_empty()
                 assert connection.session.outbox.is_empty()
-                assert not connection.session.refused
 
 
 class Diary:
