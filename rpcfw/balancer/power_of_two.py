@@ -24,18 +24,15 @@ _UNKNOWN_S = 1e6
 """Stands for the latency of a node that has calls in progress and has never answered: worse than any other."""
 _MAX_DOUBLINGS = 10
 _FEW = 16
-"""Pairs of up to so many nodes are dealt from a shuffled deck, which saves working two of them out for each call."""
-_DECK = 256
-"""Pairs in a deck at the least. It is dealt again and again: longer than any rhythm that calls may have."""
-_BITS, _DECK_BITS = 15, 60
+"""Of up to so many nodes all pairs are kept at hand, which saves working two of them out for each call."""
+_PATIENCE = 64
+"""So many picks went by the pairs at hand before others take their place: to make them costs that many draws."""
+_BITS = 15
 _LOW = (1 << _BITS) - 1
-"""Bits drawn for a choice: cheaper than a float, and as good up to 1,000 nodes."""
+"""Bits drawn for a choice: cheaper than a float, and as good up to 1,000 nodes or pairs."""
 _SAME_S = 0.005
 """Latencies seen so close to each other are compared as they are: they have faded by less than a hundredth."""
 _Pair = tuple[Node, Node, Statistics, Statistics]
-_Deal = Callable[[], _Pair]
-_NO_DECK: tuple[Sequence[Node], _Deal | None] = ((), None)
-_MAX_SERVICES = 1024
 
 
 class PowerOfTwo:
@@ -43,9 +40,9 @@ class PowerOfTwo:
 
     The latency rises at once and falls slowly, so a node that stalls loses its calls within one answer. Each failure
     since its last success doubles a node's load, up to 1,024 times: failing fast does not attract calls. A node that
-    has never answered is given one call at once, and no second one while others answer. A node from which nothing was
-    heard for `force_s` seconds, and that was not picked meanwhile, is picked the next time it is drawn, so that it can
-    show that it has recovered.
+    has never answered is given one call at once, and no second one while others answer. A node of which nothing was
+    heard for `force_s` seconds is picked the next time it is drawn, once in that time, so that it can show that it has
+    recovered.
 
     Args:
         rng: the source of chance.
@@ -67,8 +64,10 @@ class PowerOfTwo:
         self._force_s = force_s
         self._own_clock = clock is not None
         self._clock = clock or _loop_time
-        self._decks: dict[str, tuple[Sequence[Node], _Deal | None]] = {}  # by service
-        self._nodes, self._deal = _NO_DECK  # of the service that was called last
+        self._nodes: Sequence[Node] = ()
+        self._pairs: Sequence[_Pair] = ()  # of these
+        self._other: Sequence[Node] = ()  # what was picked from last beside them
+        self._misses = 0
 
     def use_clock(self, clock: Callable[[], float]) -> None:
         """Read the time here from now on, unless a clock was given; see `Timed`."""
@@ -77,8 +76,10 @@ class PowerOfTwo:
 
     def pick(self, nodes: Sequence[Node], call: Call) -> Node:
         """The better one of two."""
-        deal = self._deal if nodes is self._nodes else self._deal_of(nodes, call)
-        better, worse, one, two = deal() if deal is not None else self._draw(nodes)
+        pairs = self._pairs if nodes is self._nodes else self._pairs_of(nodes)
+        better, worse, one, two = (
+            pairs[self._bits(_BITS) * len(pairs) >> _BITS] if pairs else self._draw(nodes)
+        )
         load, other = one.peak_s, two.peak_s
         if (
             load
@@ -91,29 +92,23 @@ class PowerOfTwo:
             return worse if other * (two.in_flight + 1) < load * (one.in_flight + 1) else better
         return self._compare(nodes, call, better, worse)
 
-    def _deal_of(self, nodes: Sequence[Node], call: Call) -> _Deal | None:
-        """Gives two of a few nodes at each call, from the second time on that these are picked from.
+    def _pairs_of(self, nodes: Sequence[Node]) -> Sequence[_Pair]:
+        """All pairs of a few nodes, both ways round, once these come again and again; else none.
 
-        Those that were left for one call do not come again.
+        What is left of the nodes for one call is a sequence of its own, and services may be called in turn.
         """
-        service = call.method.service
-        known, deal = self._decks.get(service, _NO_DECK)
-        if known is not nodes:
-            if len(self._decks) >= _MAX_SERVICES:
-                self._decks.clear()
-            self._decks[service], (self._nodes, self._deal) = (nodes, None), _NO_DECK
-            return None
-        if deal is None and 1 < len(nodes) <= _FEW:
-            deal = itertools.cycle(self._shuffled(nodes)).__next__
-            self._decks[service] = nodes, deal
-        self._nodes, self._deal = nodes, deal
-        return deal
-
-    def _shuffled(self, nodes: Sequence[Node]) -> list[_Pair]:
-        """Each pair equally often, both ways round, in an order by chance."""
-        pairs = [(one, two, one.statistics, two.statistics) for one, two in itertools.permutations(nodes, 2)]
-        deck = pairs * math.ceil(_DECK / len(pairs))
-        return sorted(deck, key=lambda _: self._bits(_DECK_BITS))
+        self._misses += 1
+        if nodes is not self._other:
+            self._other = nodes
+        elif self._misses >= _PATIENCE:
+            self._nodes, self._pairs, self._other, self._misses = nodes, (), (), 0
+            if 1 < len(nodes) <= _FEW:
+                self._pairs = [
+                    (one, two, one.statistics, two.statistics)
+                    for one, two in itertools.permutations(nodes, 2)
+                ]
+            return self._pairs
+        return ()
 
     def _draw(self, nodes: Sequence[Node]) -> _Pair:
         """Two of any number of nodes."""

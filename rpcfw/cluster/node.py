@@ -42,7 +42,7 @@ class Node:
         breaker: of the node, if there is one,
         method_breakers: and those of its methods.
         weight: as registered.
-        ejected: it gets no calls for a while, as they go badly; see `eject`.
+        ejected: it gets no calls for a while, as they go badly; see `set_ejected`.
         unlisted_at: when the registry ceased to list it; None while it is listed.
     """
 
@@ -163,11 +163,11 @@ class Node:
             if not self.ejected:  # what ended while it was out had begun before
                 outlier.succeeded(self.address, now, took_s, calls)
 
-    def eject(self, now: float, out: bool) -> None:
-        """Give it no calls, or give it calls again: as if nothing were known of it then."""
+    def set_ejected(self, now: float, ejected: bool) -> None:
+        """Give it no calls from now on; or give it calls again, as if nothing were known of it."""
         self.tell_outlier(now)
-        self.ejected = out
-        if not out:
+        self.ejected = ejected
+        if not ejected:
             self.statistics.forget()
 
     def permits(self, call: Call, now: float) -> bool:
@@ -314,7 +314,6 @@ class Node:
 
     def count_failure(self, now: float, latency_s: float) -> None:
         """A call went in a way that speaks against this node."""
-        self.tell_outlier(now)
         self.statistics.failed(now, latency_s)
         self._on_failure(self, now)
 

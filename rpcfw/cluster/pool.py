@@ -33,7 +33,11 @@ _TOLD = 5
 
 
 class Fleet(Protocol):
-    """What a pool needs of the client it belongs to; `quick` is for pools whose calls need no more than a look."""
+    """What a pool needs of the client it belongs to.
+
+    Attributes:
+        quick: the pools whose calls need no more than a look; each enters itself, and takes itself out.
+    """
 
     options: ClusterOptions
     balancer: Balancer
@@ -252,13 +256,16 @@ class Pool:
             node = self.nodes.get(judgement.node_id)
             if node is None or node.ejected == judgement.ejected:
                 continue
-            node.eject(now, judgement.ejected)
+            node.set_ejected(now, judgement.ejected)
             kind = EventKind.EJECTED if judgement.ejected else EventKind.RETURNED
             self._say(kind, node.address, judgement.why)
 
     def _failed(self, node: Node, now: float) -> None:
         """A call has failed in a way that speaks against its node."""
-        judgement = self._outlier.failed(node.address, now) if self._outlier is not None else None
+        if self._outlier is None or self.nodes.get(node.address) is not node:
+            return  # it was removed, and another may be at its address
+        node.tell_outlier(now)
+        judgement = self._outlier.failed(node.address, now)
         if judgement is not None:
             self._take([judgement])
             self._refresh()

@@ -9,15 +9,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from rpcfw.codec import (
-    Encoded,
-    MessageError,
-    Plan,
-    encode_value,
-    plan_of,
-    plan_of_arguments,
-    plan_of_items,
-)
+from rpcfw.codec import Encoded, MessageError, Plan, encode_value, plan_of, plan_of_arguments, plan_of_items
 from rpcfw.errors import Code, RpcError
 from rpcfw.interface.spec import REQUIRED, CallKind, MethodSpec
 

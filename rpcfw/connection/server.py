@@ -94,7 +94,7 @@ class ServerConnection:
             on_lost=self._lost,
         )
         self._metadata = b""  # the last that came
-        self._head: bytes | tuple[()] = ()  # how a body with it begins; nothing begins with the empty tuple
+        self._head = b""  # how a body with it begins; empty before the first
         self._max_streams = settings.max_streams
         self._streams = ServerStreams(self.session, self._exchanges)
         self._replies = ReplySender(self.session, self._hold, dev=load.dev)
@@ -151,18 +151,19 @@ class ServerConnection:
         exchanges, load = self._exchanges, self._load
         if stream in exchanges:
             raise ProtocolError(f"stream {stream} is in use; stream ids only go up")
-        entry, metadata, usual = self._plain.get(method), b"", False
+        entry, metadata = self._plain.get(method), None
         if (
             entry is not None
             and load.running < load.max_running
             and len(exchanges) < self._max_streams
             and len(body) < HELD_BYTES
         ):
+            head = self._head
             if flags == END:
-                usual = True
-            elif flags == _END_METADATA and type(body) is bytes and body.startswith(self._head):
-                metadata, body, usual = self._metadata, body[len(self._head) :], True
-        if usual and entry is not None:
+                metadata = b""
+            elif flags == _END_METADATA and head and type(body) is bytes and body.startswith(head):
+                metadata, body = self._metadata, body[len(head) :]
+        if entry is not None and metadata is not None:
             try:
                 arguments = entry.decode(body)
             except Exception as error:
@@ -188,7 +189,10 @@ class ServerConnection:
     def _open_unusual(
         self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview
     ) -> tuple[ServerExchange, Entry, Call] | None:
-        """Open a call that has metadata, streams or large arguments, or wants no reply; None when it is refused."""
+        """Open any other call: with other metadata, streams or large arguments, by name, one-way, or over a limit.
+
+        None when it is refused.
+        """
         metadata, exchange = b"", None
         try:
             if flags & UNKEPT:
@@ -308,8 +312,11 @@ class ServerConnection:
                 else:
                     await exchange.sender.send_all(result)
                 if not exchange.silent:
-                    if type(body) is bytes and len(body) < COPIED_BYTES and exchange.reply_metadata is None:
-                        self.session.outbox.send_small(REPLY, END, 0, stream, 0, body)
+                    if type(body) is bytes and len(body) < HELD_BYTES and exchange.reply_metadata is None:
+                        if len(body) < COPIED_BYTES:
+                            self.session.outbox.send_small(REPLY, END, 0, stream, 0, body)
+                        else:
+                            self.session.outbox.send(REPLY, END, 0, stream, 0, body)
                     else:
                         self._replies.send_unusual(exchange, stream, body)
             except BaseException as error:

@@ -68,7 +68,8 @@ class MethodSpec:
     """One remote method. `result` is the type of one item where the reply is a stream.
 
     Attributes:
-        name: the method's name on the wire.
+        name: the method's name on the wire,
+        path: and with its service's, as it crosses the wire: ``shop.Orders/place``.
         attribute: the method's name in Python, which differs where ``name=`` gave it another on the wire.
         timeout_s: seconds a call may take unless the caller says otherwise; None leaves it to the client.
         raises: the declared errors, which arrive as themselves.

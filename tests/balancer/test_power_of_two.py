@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 
@@ -169,3 +170,34 @@ def test_services_called_in_turn_and_changing_nodes_do_not_mix() -> None:
         assert balancer.pick(nodes, calls[which]) in nodes
         left = nodes[1:]  # as when a call is repeated elsewhere
         assert number % 7 or balancer.pick(left, calls[which]) in left
+
+
+@pytest.mark.parametrize("rhythm", [5, 10, 52])
+def test_calls_with_a_rhythm_meet_all_nodes_alike(rhythm: int) -> None:
+    """Every so many calls a heavy one: an order of picks that came again would give it to the same nodes for ever."""
+    clock = Clock()
+    nodes = seen(clock, *[0.001] * 5)
+    balancer, heavy = new(clock), Counter[str]()
+    for number in range(rhythm * 2_000):
+        node = balancer.pick(nodes, PLAIN)
+        took_s = 0.001
+        if number % rhythm == 0:
+            took_s = 0.05
+            heavy[node.endpoint.host] += 1
+        clock.now += took_s
+        node.statistics.succeeded(clock.now, took_s)
+    assert all(300 < times < 500 for times in heavy.values()), heavy
+
+
+def test_what_is_left_for_one_call_takes_the_place_of_nothing() -> None:
+    clock = Clock()
+    balancer, nodes = new(clock), seen(clock, *[0.01] * 5)
+    tally(balancer, nodes, 200)
+    kept = balancer._pairs
+    assert len(kept) == 20
+    for _ in range(200):
+        balancer.pick(nodes, PLAIN)
+        balancer.pick(nodes[1:], PLAIN)
+    assert balancer._pairs is kept
+    tally(balancer, others := seen(clock, *[0.01] * 3), 200)
+    assert {node for one, two, *_ in balancer._pairs for node in (one, two)} == set(others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any, cast
 
 import pytest
@@ -12,11 +13,12 @@ from rpcfw.call import Call
 from rpcfw.cluster.node import Node
 from rpcfw.cluster.options import ClusterOptions
 from rpcfw.cluster.peer import Peer
-from rpcfw.detector import Outlier
+from rpcfw.cluster.pool import Pool
+from rpcfw.detector import Outlier, OutlierRules
 from rpcfw.registry import Registration
 from tests.calls.virtual import virtual_time
 from tests.cluster.fleet import Desk
-from tests.cluster.test_walk import MadeUpPeer
+from tests.cluster.test_walk import MadeUpFleet, MadeUpPeer
 
 WHO = Call(rpcfw.spec_of(Desk).methods["who"], ())
 BAD = RpcError(rpcfw.Code.UNAVAILABLE, "so it is", executed=True)
@@ -70,25 +72,15 @@ async def test_calls_that_ended_well_are_told_together_and_once() -> None:
 
 
 @virtual_time
-async def test_a_failure_comes_after_what_went_well_before_it() -> None:
-    node = node_with(outlier := Listener())
-    call(node, 1.0)
-    call(node, 2.0, error=BAD)
-    assert [calls for _, _, calls in outlier.told] == [1]
-    call(node, 3.0, error=BAD)
-    assert [calls for _, _, calls in outlier.told] == [1]
-
-
-@virtual_time
 async def test_of_calls_that_end_while_a_node_is_out_nothing_is_told() -> None:
     node = node_with(outlier := Listener())
     call(node, 1.0)
-    node.eject(2.0, True)
+    node.set_ejected(2.0, True)
     assert outlier.told == [(2.0, 0.25, 1)]
     call(node, 3.0)
     node.tell_outlier(4.0)
     call(node, 5.0)
-    node.eject(6.0, False)
+    node.set_ejected(6.0, False)
     call(node, 7.0, took_s=0.5)
     node.tell_outlier(8.0)
     assert outlier.told == [(2.0, 0.25, 1), (8.0, 0.5, 1)]
@@ -102,3 +94,26 @@ async def test_of_a_run_of_the_server_that_has_ended_nothing_is_told() -> None:
     node.reset()
     node.tell_outlier(2.0)
     assert outlier.told == []
+
+
+@virtual_time
+async def test_calls_of_a_node_that_was_removed_tell_nothing_of_the_next_one_at_its_address() -> None:
+    fleet = MadeUpFleet(random.Random(1))
+    fleet.options = ClusterOptions(on_event=lambda event: None, outlier=OutlierRules(consecutive=2))
+    pool = Pool("tests.Desk", fleet)
+    listed = [Registration("tests.Desk", Endpoint("mem", name), "1.0") for name in "ab"]
+    pool.update(listed)
+    old = pool.nodes["mem://a"]
+    calls = [old.begins(WHO, 1.0) for _ in range(3)]
+    pool.update(listed[1:])
+    pool.update(listed)
+    new = pool.nodes["mem://a"]
+    assert new is not old
+    old.succeeded(1.0, 2.0, calls.pop())
+    for passed in calls:
+        old.failed(1.0, BAD, passed)
+    assert not new.ejected
+    call(new, 3.0, error=BAD)
+    assert not new.ejected, "it has failed once"
+    call(new, 4.0, error=BAD)
+    assert new.ejected
