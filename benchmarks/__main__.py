@@ -115,10 +115,14 @@ def main() -> int:
     if arguments.list:
         _list()
         return 0
-    old = load(arguments.compare) if arguments.compare else None
-    if arguments.results:
-        assert old is not None
-        return _compare(old, load(arguments.results))
+    try:
+        old = load(arguments.compare) if arguments.compare else None
+        new = load(arguments.results) if arguments.results else None
+    except (OSError, ValueError) as error:
+        print(f"error: no results of an earlier run can be read there: {error}", file=sys.stderr)
+        return 2
+    if old is not None and new is not None:
+        return _compare(old, new)
     signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
     try:
@@ -127,10 +131,12 @@ def main() -> int:
         print("interrupted; all processes are ended", file=sys.stderr)
         return 130
     print(report.whole(results))
+    judged = criteria(results)
+    print(f"\n{report.verdict(judged, quick=arguments.quick)}")
     if arguments.json:
-        found = [{**dataclasses.asdict(criterion), "met": criterion.met} for criterion in criteria(results)]
+        found = [{**dataclasses.asdict(criterion), "met": criterion.met} for criterion in judged]
         save(results, arguments.json, {"acceptance": found})
-        print(f"\nresults: {arguments.json}")
+        print(f"results: {arguments.json}")
     slower = _compare(old, results) if old is not None else 0
     failed = [failure for failure in results.failures if failure.kind is not Kind.PEER]
     return 2 if failed else slower

@@ -95,7 +95,7 @@ def table(found: list[Change]) -> Table:
             f"{change.subject}: {change.what}",
             f"{change.old:.3g}x",
             f"{change.new:.3g}x",
-            f"{change.better:+.0%}",
+            f"{change.better:+.0%}" if change.better < 10 else f"{change.better + 1:,.0f}-fold",
             f"{change.noise:.0%}",
             "SLOWER" if change.slower else "faster",
         ]
@@ -105,5 +105,8 @@ def table(found: list[Change]) -> Table:
     slower = sum(change.slower for change in found)
     note = f"{len(found)} compared, {slower} slower by more than the rounds of both runs are apart."
     return Table(
-        "compared with before", ["what", "old, of raw", "new, of raw", "better by", "noise", ""], rows, note
+        "compared with before",
+        ["what", "old, of raw", "new, of raw", "better (+), worse (-)", "noise", ""],
+        rows,
+        note,
     )

@@ -98,5 +98,5 @@ def stages(*, quick: bool, only: Collection[Workload] = ()) -> Sequence[Stage]:
         found.append(Stage(Workload.IDLE, 10_000, 0.0, peers=False))
     loads = LOADS[1::3] if quick else LOADS
     found += [Stage(Workload.OFFERED_LOAD, load, seconds, peers=False) for load in loads]
-    found.append(Stage(Workload.OVERLOAD, 1, 1.0 if quick else 3.0))
+    found.append(Stage(Workload.OVERLOAD, 1, 1.0 if quick else 10.0))
     return [stage for stage in found if not only or stage.workload in only]

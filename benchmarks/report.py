@@ -41,7 +41,7 @@ _NOTES = {
     Workload.WORKERS: "2 client processes with 64 calls in flight each; clients and workers share all cores.",
     Workload.IDLE: "What the server's memory grows by for each connection, used once.",
     Workload.COLD_START: "Medians of 5 imports in each round; memory of the server after 1,000 calls.",
-    Workload.OVERLOAD: "An open loop at three times the peak of a closed one. Latencies from when a call was due.",
+    Workload.OVERLOAD: "An open loop at three times the peak of a closed one, from its onset on. Latencies from when due.",
 }
 _RATIOS = "Of raw: the subject's figure over that of {}."
 
@@ -208,10 +208,30 @@ def acceptance(found: Sequence[Criterion]) -> Table:
     for criterion in found:
         unit = criterion.unit if criterion.unit in ("", "x") else f" {criterion.unit}"
         bound = "at most" if criterion.at_most else "at least"
-        measured = "-" if criterion.measured is None else f"{number(criterion.measured)}{unit}"
+        measured = "-" if criterion.measured is None else f"{_told_apart(criterion)}{unit}"
         met = {None: "not measured", True: "met", False: "NOT MET"}[criterion.met]
         rows.append([f"{criterion.id} {criterion.what}", f"{bound} {criterion.asked:g}{unit}", measured, met])
     return Table("acceptance", ["criterion", "asked", "measured", ""], rows)
+
+
+def _told_apart(criterion: Criterion) -> str:
+    """What was measured, in as many digits as it takes to see on which side of what was asked it is."""
+    assert criterion.measured is not None
+    usual = number(criterion.measured)
+    return usual if criterion.met or usual != number(criterion.asked) else f"{criterion.measured:.4g}"
+
+
+def verdict(found: Sequence[Criterion], *, quick: bool) -> str:
+    """A line for the end: how many were met, and which were not."""
+    judged = [criterion for criterion in found if criterion.met is not None]
+    missed = [f"{criterion.id} {criterion.what}" for criterion in judged if not criterion.met]
+    text = f"acceptance: {len(judged) - len(missed)} of {len(judged)} met"
+    text += f"; not met: {'; '.join(missed)}" if missed else ""
+    return (
+        f"{text}\na quick run is a look and no verdict: its samples are short, of one round"
+        if quick
+        else text
+    )
 
 
 def _subjects(results: Results) -> Table:

@@ -79,6 +79,11 @@ class RpcError(Exception):
         text = f"{self.code.name}: {self.message}"
         return f"{text}\n\nremote traceback:\n{self.remote_traceback}" if self.remote_traceback else text
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.code}, {self.message!r})"  # which may say more by now than at first
+        )
+
 
 class ProtocolError(Exception):
     """The peer sent what the wire format forbids; the connection cannot go on. The message names the rule broken."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
+import textwrap
 from typing import Any
 
 import rpcfw
@@ -64,6 +65,7 @@ class Report:
             "not_started": tally.not_started,
             "unfinished": tally.unfinished,
             "calls_per_s": round(self._per_s(tally.calls), 3),
+            "succeeded_per_s": round(self._per_s(tally.latencies.count), 3),
             "items": tally.items,
             "items_per_s": round(self._per_s(tally.items), 3),
             "latency_us": _summary(tally.latencies) if tally.latencies.count else None,
@@ -140,6 +142,8 @@ class Report:
         until = "" if self.interrupted or tally.unfinished else "until the last call ended"
         facts.append(("duration", f"{tally.elapsed_s:.2f} s", until))
         facts.append(("calls/s", f"{self._per_s(tally.calls):,.0f}", ""))
+        if tally.failed:
+            facts.append(("succeeded/s", f"{self._per_s(tally.latencies.count):,.0f}", ""))
         if tally.items:
             facts.append(("items", f"{tally.items:,}", ""))
             facts.append(("items/s", f"{self._per_s(tally.items):,.0f}", ""))
@@ -148,7 +152,9 @@ class Report:
         facts.append(("client CPU", f"{self._cpu * 100:.0f} %", core))
         if self.plan.rate is not None and tally.delays.count:
             p50, p99 = tally.delays.percentiles(50, 99)
-            worst = f"p99 {time_in_words(p99)}, max {time_in_words(tally.delays.max)}; part of the latency"
+            worst = (
+                f"p50, p99 {time_in_words(p99)}, max {time_in_words(tally.delays.max)}; part of the latency"
+            )
             facts.append(("began late", time_in_words(p50), worst))
         return facts
 
@@ -159,7 +165,7 @@ class Report:
                 f"{failures.count:,}",
                 _percent(failures.count, self.tally.calls),
                 time_in_words(failures.total_s / failures.count),
-                " ".join(failures.example.split())[:_EXAMPLE],
+                textwrap.shorten(failures.example, _EXAMPLE, placeholder=" ..."),
             )
             for name, failures in self._failures
         ]
@@ -228,11 +234,12 @@ def _bars(histogram: Histogram) -> str:
         while row < rows - 1 and (low + high) / 2 > bounds[row]:
             row += 1
         counts[row] += values
-    cells = [f"{_significant(bound * factor)} {unit}" for bound in bounds]
+    digits = 3 if greatest > 1.1 * least else 5  # bounds that are close to each other differ further behind
+    cells = [f"{_significant(bound * factor, digits)} {unit}" for bound in bounds]
     numbers = [f"{count:,}" for count in counts]
-    width, digits, most = max(map(len, cells)), max(map(len, numbers)), max(counts)
+    width, number_width, most = max(map(len, cells)), max(map(len, numbers)), max(counts)
     return "\n".join(
-        f"up to {cell:>{width}}  {number:>{digits}}  {'#' * math.ceil(count / most * _BAR)}".rstrip()
+        f"up to {cell:>{width}}  {number:>{number_width}}  {'#' * math.ceil(count / most * _BAR)}".rstrip()
         for cell, number, count in zip(cells, numbers, counts, strict=True)
     )
 
@@ -256,11 +263,11 @@ def time_in_words(seconds: float) -> str:
     return f"{_significant(seconds * factor)} {unit}"
 
 
-def _significant(value: float) -> str:
-    """Three digits that matter, without an exponent."""
+def _significant(value: float, digits: int = 3) -> str:
+    """So many digits that matter, without an exponent."""
     if value <= 0:
         return "0"
-    return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
+    return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(value)))}f}"
 
 
 def _percent(part: int, whole: int) -> str:

@@ -16,6 +16,8 @@ from rpcfw.errors import InterfaceError
 from rpcfw.interface import spec_of
 from rpcfw.server import Server
 
+_RPCFW = Path(__file__).resolve().parents[1]
+
 
 def load(target: str) -> Any:
     """Import the module that a target names and find the thing in it; without ``:thing``, a list of its services.
@@ -181,9 +183,9 @@ def _name(thing: Any) -> str:
 def _origin(error: Exception) -> str:
     """An error with the place in the user's code where it arose."""
     frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and not Path(frame.filename).is_relative_to(_RPCFW)
     ]
-    place = (
-        f"{frames[-1].filename}:{frames[-1].lineno}: " if frames and frames[-1].filename != __file__ else ""
-    )
+    place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
     return f"{place}{type(error).__name__}: {error}"

@@ -100,6 +100,7 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
     "not_started": int,
     "unfinished": int,
     "calls_per_s": float,
+    "succeeded_per_s": float,
     "items": int,
     "items_per_s": float,
     "latency_us": (dict, type(None)),
