@@ -41,7 +41,7 @@ _NOTES = {
     Workload.WORKERS: "2 client processes with 64 calls in flight each; clients and workers share all cores.",
     Workload.IDLE: "What the server's memory grows by for each connection, used once.",
     Workload.COLD_START: "Medians of 5 imports in each round; memory of the server after 1,000 calls.",
-    Workload.OVERLOAD: "An open loop at three times the peak of a closed one, from its onset on. Latencies from when due.",
+    Workload.OVERLOAD: "An open loop at three times the peak of a closed one, onset included. Latencies from when due.",
 }
 _RATIOS = "Of raw: the subject's figure over that of {}."
 
