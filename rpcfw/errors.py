@@ -80,9 +80,8 @@ class RpcError(Exception):
         return f"{text}\n\nremote traceback:\n{self.remote_traceback}" if self.remote_traceback else text
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.code}, {self.message!r})"  # which may say more by now than at first
-        )
+        # not from the arguments: the message may say more by now than at first
+        return f"{type(self).__name__}({self.code}, {self.message!r})"
 
 
 class ProtocolError(Exception):

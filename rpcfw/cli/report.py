@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
-import textwrap
 from typing import Any
 
 import rpcfw
@@ -165,7 +164,7 @@ class Report:
                 f"{failures.count:,}",
                 _percent(failures.count, self.tally.calls),
                 time_in_words(failures.total_s / failures.count),
-                textwrap.shorten(failures.example, _EXAMPLE, placeholder=" ..."),
+                _cut(" ".join(failures.example.split())),
             )
             for name, failures in self._failures
         ]
@@ -268,6 +267,10 @@ def _significant(value: float, digits: int = 3) -> str:
     if value <= 0:
         return "0"
     return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(value)))}f}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _EXAMPLE else f"{text[: _EXAMPLE - 4]} ..."
 
 
 def _percent(part: int, whole: int) -> str:

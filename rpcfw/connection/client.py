@@ -24,10 +24,10 @@ from rpcfw.errors import Code, Origin, ProtocolError, RpcError
 from rpcfw.interface import MethodSpec
 from rpcfw.wire.frames import (
     END,
+    END_METADATA,
     KEY,
     MAX_STREAM_ID,
     MEMORY,
-    METADATA,
     ONEWAY,
     REQUEST,
     RESET,
@@ -38,7 +38,6 @@ from rpcfw.wire.handshake import Hello, Settings
 
 _DESCRIBE_TIMEOUT_S = 5.0
 _FOREVER = math.inf
-_END_METADATA = END | METADATA
 _KEY_ON_THE_WIRE, _MEMORY_ON_THE_WIRE = KEY.encode(), MEMORY.encode()
 _SMALL_BYTES = 1024
 """Messages up to this size fit any peer's limits and are not looked at further."""
@@ -408,7 +407,7 @@ async def make_call(
             raise codec.unsendable(call.arguments, error) from error
         flags, extra, deadline, metadata = END, 0, call.deadline, call.metadata_bytes
         if metadata:
-            flags = _END_METADATA
+            flags = END_METADATA
             head = connection._heads.get(metadata) or connection._metadata_head(call)
             body = head + body if type(body) is bytes else [head, *body]
         small = body if type(body) is bytes and len(body) <= _SMALL_BYTES else None

@@ -28,6 +28,7 @@ from rpcfw.errors import Code, ProtocolError, RpcError
 from rpcfw.wire.frames import (
     BY_NAME,
     END,
+    END_METADATA,
     ERROR,
     METADATA,
     METHOD_NAME,
@@ -46,7 +47,6 @@ from rpcfw.wire.handshake import Hello, Settings
 logger = logging.getLogger("rpcfw")
 
 _FOREVER = math.inf
-_END_METADATA = END | METADATA
 _KNOWN_METADATA_BYTES = 256
 """A connection remembers the last metadata, up to so many bytes: mostly the next call has the same."""
 _MAX_HELLO_BYTES = 4096
@@ -161,7 +161,7 @@ class ServerConnection:
             head = self._head
             if flags == END:
                 metadata = b""
-            elif flags == _END_METADATA and head and type(body) is bytes and body.startswith(head):
+            elif flags == END_METADATA and head and type(body) is bytes and body.startswith(head):
                 metadata, body = self._metadata, body[len(head) :]
         if entry is not None and metadata is not None:
             try:

@@ -47,6 +47,8 @@ END: Final = 0x01
 """The sender sends nothing more on this stream."""
 METADATA: Final = 0x02
 """The body begins with metadata: its length in four bytes, then a msgpack map."""
+END_METADATA: Final = END | METADATA
+"""What a call with metadata and without streams has."""
 ERROR: Final = 0x04
 """A REPLY that carries an error instead of a result."""
 ONEWAY: Final = 0x08
