@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 
 import pytest
+from zeroconf import Zeroconf
 from zeroconf._protocol.outgoing import DNSOutgoing
 
 from rpcfw.endpoint import Endpoint
@@ -19,7 +20,7 @@ from rpcfw.registry import Registration, Registry
 from rpcfw.registry import zeroconf as under_test
 from rpcfw.registry.zeroconf import ZeroconfRegistry
 from rpcfw.registry.zeroconf_announcer import Announcer
-from rpcfw.registry.zeroconf_network import BURST, MAX_PACKET_BYTES, Network
+from rpcfw.registry.zeroconf_network import BURST, MAX_PACKET_BYTES
 from rpcfw.registry.zeroconf_question import Asker
 from rpcfw.registry.zeroconf_records import MAX_TXT_BYTES, Said, txt_of
 from rpcfw.registry.zeroconf_table import MAX_IN_ALL, MAX_INCOMPLETE, MAX_OF_A_SERVICE
@@ -290,15 +291,18 @@ async def test_an_answer_counts_only_from_a_responder_and_to_a_question_that_was
 async def test_a_network_without_multicast_is_a_problem_with_a_mend(
     place: NetworkPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nothing(self: Network, out: DNSOutgoing) -> None:
-        """Not sent, and so not heard."""
+    def nothing(*what: object) -> None:
+        """Not sent, and so not heard: not even the answers that the library gives to questions from before."""
 
     async with opened(place) as server, opened(place) as client:
         watch = Watch(place, client)
         async with server.register(registration(7001)):
             await watch.until(registration(7001))
             with monkeypatch.context() as broken:
-                broken.setattr(Network, "send", nothing)
+                assert isinstance(client, ZeroconfRegistry)
+                client._network.ask()  # and the library would answer this one, with all it knows by then
+                broken.setattr(Zeroconf, "async_send", nothing)
+                broken.setattr(Asker, "ask", nothing)
                 with pytest.raises(
                     RpcError, match=r"what is sent there is not heard; .* use another registry"
                 ) as caught:
