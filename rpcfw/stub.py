@@ -105,7 +105,8 @@ class Stub:
         origin = serving()
         if origin is not None and origin.deadline < deadline and not origin.is_over:
             deadline = origin.deadline
-        return self._handler(
+        handler = self._handler
+        return handler(
             Call(method, arguments, deadline, self._metadata, self._reply_metadata, None, self._route)
         )
 

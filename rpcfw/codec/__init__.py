@@ -1,5 +1,6 @@
 """Typed values to bytes and back: one plan per declared type, built once."""
 
+from rpcfw.codec.containers import GUARDED_BYTES
 from rpcfw.codec.plan import (
     Buffer,
     Encoded,
@@ -13,6 +14,7 @@ from rpcfw.codec.plan import (
 )
 
 __all__ = [
+    "GUARDED_BYTES",
     "Buffer",
     "Encoded",
     "MessageError",

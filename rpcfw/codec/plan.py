@@ -47,11 +47,13 @@ class Plan:
 
     `encode` and `decode` raise whatever their engine raises; hand that error to `encoding_error` or
     `decoding_error`, which search the value for the culprit. So the common case pays nothing for good messages.
+    `decode_small` does the same as `decode` for messages of up to `GUARDED_BYTES`, and is not guarded.
     """
 
     type: Any
     encode: Callable[[Any], Encoded]
     decode: Callable[[Buffer], Any]
+    decode_small: Callable[[Buffer], Any]
 
     def decode_parts(self, head: bytes, binary: memoryview) -> Any:
         """Decode a message in two parts: `binary` is all of a `bytes`, the content of the binary value that ends it.
@@ -82,8 +84,8 @@ def plan_of(declared: Any) -> Plan:
 
 def _make_plan(declared: Any) -> Plan:
     if declared is bytes:
-        return Plan(declared, _encode_bytes, _decoder(declared))
-    return Plan(declared, encode_value, _decoder(declared))
+        return Plan(declared, _encode_bytes, *_decoders(declared))
+    return Plan(declared, encode_value, *_decoders(declared))
 
 
 _known_plan = functools.lru_cache(maxsize=4096)(_make_plan)
@@ -91,7 +93,8 @@ _known_plan = functools.lru_cache(maxsize=4096)(_make_plan)
 
 def plan_of_items(item: Any) -> Plan:
     """The plan of a batch of stream items: encodes one item, decodes an array of them."""
-    return Plan(item, encode_value, plan_of(list[item]).decode)
+    batch = plan_of(list[item])
+    return Plan(item, encode_value, batch.decode, batch.decode_small)
 
 
 def plan_of_arguments(name: str, fields: Sequence[tuple[str, Any, Any]], required: Any) -> Plan:
@@ -110,11 +113,7 @@ def plan_of_arguments(name: str, fields: Sequence[tuple[str, Any, Any]], require
     in_order = optional == sorted(optional)
     record = msgspec.defstruct(name, specs, frozen=True, kw_only=not in_order)
     names = tuple(field for field, _, _ in fields)
-    decode = _decoder(record)
-    astuple = msgspec.structs.astuple
-
-    def decode_arguments(data: Buffer) -> tuple[Any, ...]:
-        return astuple(decode(data))
+    decode, decode_small = (_to_tuple(decode) for decode in _decoders(record))
 
     def encode_in_order(values: tuple[Any, ...]) -> Encoded:
         return encode_value(record(*values))
@@ -127,7 +126,12 @@ def plan_of_arguments(name: str, fields: Sequence[tuple[str, Any, Any]], require
     binaries.sort(key=lambda binary: -len(binary[0]))
     if binaries:
         encode = _vectored(names, encode)
-    return _ArgumentsPlan(record, encode, decode_arguments, names, tuple(binaries))
+    return _ArgumentsPlan(record, encode, decode, decode_small, names, tuple(binaries))
+
+
+def _to_tuple(decode: Callable[[Buffer], Any]) -> Callable[[Buffer], tuple[Any, ...]]:
+    astuple = msgspec.structs.astuple
+    return lambda data: astuple(decode(data))
 
 
 def _default(value: Any) -> Any:
@@ -154,10 +158,11 @@ class _ArgumentsPlan(Plan):
         return MessageError(explain_encoding(error, dict(zip(self.names, value, strict=True))))
 
 
-def _decoder(declared: Any) -> Callable[[Buffer], Any]:
+def _decoders(declared: Any) -> tuple[Callable[[Buffer], Any], Callable[[Buffer], Any]]:
+    """For messages of any size, and for small ones."""
     decode = _model_decoder(declared) or _msgspec_decoder(declared)
     if not holds_many(declared, _hints):
-        return decode
+        return decode, decode
 
     check = check_values if holds_models(declared, _hints) else check_containers
 
@@ -166,7 +171,7 @@ def _decoder(declared: Any) -> Callable[[Buffer], Any]:
             check(data)
         return decode(data)
 
-    return decode_guarded
+    return decode_guarded, decode
 
 
 def _msgspec_decoder(declared: Any) -> Callable[[Buffer], Any]:

@@ -20,8 +20,8 @@ class MethodCodec:
     `encode_call` and `decode_result` are for the hot path and raise whatever the plan's engine raises.
     """
 
-    __slots__ = ("arguments", "decode_result", "encode_call", "errors", "is_plain", "is_unary", "items_in", "items_out",
-                 "path", "result", "spec", "stream_index")  # fmt: skip
+    __slots__ = ("arguments", "decode_result", "decode_small", "encode_call", "errors", "is_plain", "is_unary",
+                 "items_in", "items_out", "path", "result", "spec", "stream_index")  # fmt: skip
 
     def __init__(self, spec: MethodSpec) -> None:
         self.spec = spec
@@ -31,7 +31,7 @@ class MethodCodec:
         fields = [(p.name, p.type, p.default) for p in spec.parameters if not p.is_stream]
         self.arguments: Plan = plan_of_arguments(f"{spec.name}_arguments", fields, REQUIRED)
         self.result: Plan = plan_of(spec.result)
-        self.decode_result = self.result.decode
+        self.decode_result, self.decode_small = self.result.decode, self.result.decode_small
         self.stream_index: int | None = next((i for i, p in enumerate(spec.parameters) if p.is_stream), None)
         self.encode_call: Callable[[tuple[Any, ...]], Encoded] = (
             self.arguments.encode if self.stream_index is None else self._encode_without_stream

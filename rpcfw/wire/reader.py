@@ -207,7 +207,11 @@ class FrameReader:
         last = size - HEADER_BYTES
         if not self._greeted and last >= 0:
             self._greet(data)
-        while position <= last:
+        while True:
+            if (
+                position > last
+            ):  # Python makes one instruction of this, which it does not at the end of a loop
+                break
             length, kind, flags, method, stream, extra = unpack(data, position)
             if length > limit:
                 raise ProtocolError(
