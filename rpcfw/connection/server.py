@@ -7,19 +7,18 @@ passes, and counts handlers until they have really ended, not until their stream
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import math
 from collections.abc import Callable
-from typing import Any
 
-from rpcfw.call import Call, enter_call, unpack_metadata
+from rpcfw.call import Call, unpack_metadata
 from rpcfw.codec import Encoded
 from rpcfw.connection.deadlines import Deadlines
-from rpcfw.connection.exchange import Entry, Load, ServerExchange, Table, end_process, task_starter
+from rpcfw.connection.exchange import Entry, ServerExchange, Table
 from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.outbox import COPIED_BYTES
 from rpcfw.connection.resources import Resources
+from rpcfw.connection.runner import Load
 from rpcfw.connection.server_replies import ReplySender, is_refusal, unsendable
 from rpcfw.connection.server_streams import ServerStreams
 from rpcfw.connection.session import Session
@@ -74,7 +73,7 @@ class ServerConnection:
         on_closed: Callable[[ServerConnection], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._start_task = task_starter(self._loop)
+        self._runner = load.runner
         self._table = table
         self._entries = table.entries
         self._plain = table.plain
@@ -148,7 +147,7 @@ class ServerConnection:
             self.send_away("the server is shutting down")
 
     def _request(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
-        exchanges, load = self._exchanges, self._load
+        exchanges, load, runner = self._exchanges, self._load, self._runner
         if stream in exchanges:
             raise ProtocolError(f"stream {stream} is in use; stream ids only go up")
         entry, metadata = self._plain.get(method), None
@@ -164,8 +163,9 @@ class ServerConnection:
             elif flags == END_METADATA and head and type(body) is bytes and body.startswith(head):
                 metadata, body = self._metadata, body[len(head) :]
         if entry is not None and metadata is not None:
+            decode = entry.decode_small
             try:
-                arguments = entry.decode(body)
+                arguments = decode(body)
             except Exception as error:
                 self._refuse(flags, stream, self._misfit(entry.codec, error, body))
                 return
@@ -181,10 +181,7 @@ class ServerConnection:
         load.running += 1
         if call.deadline < self._deadlines.next_look:
             self._deadlines.watch(call.deadline)
-        run = self._run(exchange, entry, call, stream)
-        task = self._start_task(run, loop=self._loop, name=entry.codec.path)
-        if not exchange.ended:
-            exchange.task = task
+        runner.add((self, exchange, entry, call, stream))
 
     def _open_unusual(
         self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview
@@ -296,17 +293,16 @@ class ServerConnection:
         problem = codec.arguments.decoding_error(error, body)
         return RpcError(Code.INVALID_ARGUMENT, f"{codec.path}: {problem}", executed=False)
 
-    async def _run(self, exchange: ServerExchange, entry: Entry, call: Call, stream: int) -> None:
-        """A call's task: run the handler, send what comes of it."""
-        enter_call(call)  # here, in the task's own context, which ends with it
+    async def run(self, exchange: ServerExchange, entry: Entry, call: Call, stream: int, /) -> None:
+        """Run the handler, send what comes of it: for the runner."""
         body: Encoded = b""
         try:
             try:
-                function = entry.function
+                function, encode = entry.function, entry.encode
                 result = await (function(*call.arguments) if function is not None else entry.handler(call))
                 if exchange.sender is None:
                     try:
-                        body = entry.encode(result)
+                        body = encode(result)
                     except Exception as error:
                         raise unsendable(entry.codec, error, result) from error
                 else:
@@ -323,9 +319,7 @@ class ServerConnection:
                 refused = entry.guarded and not exchange.begun and is_refusal(error)
                 self._load.refused += refused
                 self._replies.send_failure(exchange, stream, error, refused=refused)
-                if isinstance(error, SystemExit | KeyboardInterrupt):
-                    end_process(self._loop, error)
-                elif not isinstance(error, Exception | asyncio.CancelledError):
+                if not isinstance(error, Exception | asyncio.CancelledError):
                     raise
             if exchange.held:
                 await self._replies.until_sent(exchange, stream)
@@ -352,13 +346,12 @@ class ServerConnection:
 
     def _cancel(self, exchange: ServerExchange, stream: int, *, insist: bool = False) -> None:
         """Cancel a handler, once, so that its own end is not cut short; only the end of a grace insists."""
-        if exchange.task is None or (exchange.cancelled and not insist):
+        if exchange.cancelled and not insist:
             return
         exchange.cancelled = True
-        run: Any = exchange.task.get_coro()
-        begun = inspect.getcoroutinestate(run) != inspect.CORO_CREATED
-        exchange.task.cancel()
-        if not begun:  # a task cancelled before its first step never runs its own end
+        if exchange.task is not None:
+            exchange.task.cancel()
+        else:  # its turn has not come, and will not
             self._finish(exchange, stream)
 
     def _end(self) -> None:
