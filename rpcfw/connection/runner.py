@@ -61,7 +61,8 @@ class Runner:
         """Belong to the running loop. Must have been called before the first `add`; may be called again."""
         if self._make_task is None:
             self._loop = asyncio.get_running_loop()
-            self._make_task = getattr(self._loop, "make_task", Task)  # simulated loops have one
+            make_task: Any = getattr(self._loop, "make_task", Task)  # simulated loops have one
+            self._make_task = make_task
             # of its own, for tasks would inherit that of whoever made the first call of a read
             self._context = copy_context()
 

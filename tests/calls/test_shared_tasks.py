@@ -160,10 +160,10 @@ async def test_all_that_wait_run_at_once_and_begin_in_their_order(asked: Asked) 
 
 
 async def test_methods_that_have_stopped_waiting_share_a_task_again(asked: Asked) -> None:
-    first = asked.send(*["slow"] * 4)
+    numbers = asked.send(*["slow"] * 4)
     await until(lambda: len(asked.office.begun) == 4)
     asked.office.go.set()
-    await asked.replies(first)
+    await asked.replies(numbers)
     for _ in range(3):
         numbers = asked.send(*["slow"] * MANY)
         await asked.replies(numbers)
