@@ -14,10 +14,9 @@ from typing import Any, Self
 from rpcfw.call import Middleware
 from rpcfw.chance import new_rng
 from rpcfw.connection.datagram import DatagramServer
-from rpcfw.connection.exchange import Entry, Table
+from rpcfw.connection.exchange import Entry, Load, Table
 from rpcfw.connection.method import codec_of
 from rpcfw.connection.resources import Resources
-from rpcfw.connection.runner import Load
 from rpcfw.connection.server import ServerConnection
 from rpcfw.connection.spin import DEFAULT_TURNS, Spin
 from rpcfw.endpoint import Endpoint
@@ -185,7 +184,6 @@ class Server:
 
     async def start(self) -> Self:
         """Listen. Raises OSError or ValueError when an endpoint cannot be had; nothing stays open then."""
-        self._load.runner.open()
         try:
             for endpoint in self._listen:
                 await self._listen_at(endpoint)
@@ -275,7 +273,6 @@ class Server:
 
     def _accept(self) -> asyncio.BufferedProtocol:
         limits = self.limits
-        self._load.runner.open()
         connection = ServerConnection(
             self._resources,
             limits.connection,

@@ -13,9 +13,8 @@ from collections.abc import Awaitable
 from typing import Any
 
 from rpcfw.call import Call, Metadata, enter_call, pack_metadata, unpack_metadata
-from rpcfw.connection.exchange import Entry, Table
+from rpcfw.connection.exchange import Entry, Load, Table, task_starter
 from rpcfw.connection.method import codec_of
-from rpcfw.connection.runner import Load
 from rpcfw.endpoint import Endpoint
 from rpcfw.errors import Code, ProtocolError, RpcError
 from rpcfw.transport import DatagramLink, DatagramTransport
@@ -175,7 +174,7 @@ class DatagramServer(asyncio.DatagramProtocol):
         sender = _Sender(addr)
         call = Call(entry.codec.spec, arguments, deadline, metadata, None, sender)
         load.running += 1
-        task = loop.create_task(self._run(entry, call, sender), name=call.method.path)
+        task = task_starter(loop)(self._run(entry, call, sender), loop=loop, name=call.method.path)
         self.tasks.add(task)
         task.add_done_callback(self._ended)
 

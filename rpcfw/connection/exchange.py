@@ -1,10 +1,13 @@
-"""What a server serves, and each call in progress: the data that its connections share."""
+"""What a server serves, how much of it runs, and each call in progress: the data that its connections share."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import functools
+import sys
 from asyncio import Task
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -25,25 +28,13 @@ class Entry:
         handler: answers its calls, middleware included.
         function: the coroutine function to call, where nothing but that is to be done.
         is_plain: one message in, one message out, nothing to be seen to on the way.
-        alone: so many of its next calls get a task each, since one had to wait.
         guarded: middleware stands before the handler and may refuse a call; `ServerExchange.begun` tells if it did.
     """
 
-    __slots__ = (
-        "alone",
-        "codec",
-        "decode_small",
-        "encode",
-        "function",
-        "guarded",
-        "handler",
-        "is_plain",
-        "spec",
-    )
+    __slots__ = ("codec", "decode_small", "encode", "function", "guarded", "handler", "is_plain", "spec")
 
     def __init__(self, codec: MethodCodec, handler: Handler, middleware: Sequence[Middleware] = ()) -> None:
         self.codec = codec
-        self.alone = 0
         self.guarded = bool(middleware)
         if middleware:
             handler = chain(middleware, _noting_begin(handler))
@@ -64,6 +55,18 @@ def _noting_begin(handler: Handler) -> Handler:
         return handler(call)
 
     return begin
+
+
+@dataclasses.dataclass(slots=True)
+class Load:
+    """What all connections of a server share: what may run, and what runs now."""
+
+    max_running: int
+    dev: bool = False
+    draining: bool = False
+    running: int = 0
+    served: int = 0
+    refused: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -128,3 +131,30 @@ class ServerExchange(msgspec.Struct, eq=False):
                 f"reply metadata of {size:,} bytes is over the {limit:,} that the client accepts",
             )
         self.reply_metadata = merged
+
+
+if sys.version_info >= (3, 12):
+    # at once until the handler first waits: no trip through the loop when it never does
+    start_task: Callable[..., Task[Any]] = functools.partial(Task, eager_start=True)
+else:
+    start_task: Callable[..., Task[Any]] = Task
+"""Runs a handler: takes the coroutine, `loop` and `name`."""
+
+
+def end_process(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
+    """Raise what a handler ends the process with from the loop itself.
+
+    An eager task begins within the read that brought its request, where uvloop takes whatever is raised for the end of
+    that link alone.
+    """
+    loop.call_soon(_raise, error)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def task_starter(loop: asyncio.AbstractEventLoop) -> Callable[..., Task[Any]]:
+    """How handlers are started on a loop: `start_task`, unless the loop brings its own way as simulated ones do."""
+    starter: Callable[..., Task[Any]] = getattr(loop, "start_task", start_task)
+    return starter

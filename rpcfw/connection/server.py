@@ -7,18 +7,19 @@ passes, and counts handlers until they have really ended, not until their stream
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import math
 from collections.abc import Callable
+from typing import Any
 
-from rpcfw.call import Call, unpack_metadata
+from rpcfw.call import Call, enter_call, unpack_metadata
 from rpcfw.codec import Encoded
 from rpcfw.connection.deadlines import Deadlines
-from rpcfw.connection.exchange import Entry, ServerExchange, Table
+from rpcfw.connection.exchange import Entry, Load, ServerExchange, Table, end_process, task_starter
 from rpcfw.connection.method import MethodCodec
 from rpcfw.connection.outbox import COPIED_BYTES
 from rpcfw.connection.resources import Resources
-from rpcfw.connection.runner import Load
 from rpcfw.connection.server_replies import ReplySender, is_refusal, unsendable
 from rpcfw.connection.server_streams import ServerStreams
 from rpcfw.connection.session import Session
@@ -73,7 +74,7 @@ class ServerConnection:
         on_closed: Callable[[ServerConnection], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._runner = load.runner
+        self._start_task = task_starter(self._loop)
         self._table = table
         self._entries = table.entries
         self._plain = table.plain
@@ -147,7 +148,7 @@ class ServerConnection:
             self.send_away("the server is shutting down")
 
     def _request(self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview) -> None:
-        exchanges, load, runner = self._exchanges, self._load, self._runner
+        exchanges, load = self._exchanges, self._load
         if stream in exchanges:
             raise ProtocolError(f"stream {stream} is in use; stream ids only go up")
         entry, metadata = self._plain.get(method), None
@@ -181,7 +182,11 @@ class ServerConnection:
         load.running += 1
         if call.deadline < self._deadlines.next_look:
             self._deadlines.watch(call.deadline)
-        runner.add((self, exchange, entry, call, stream))
+        run = self._run(exchange, entry, call, stream)
+        start = self._start_task
+        task = start(run, loop=self._loop, name=entry.codec.path)
+        if not exchange.ended:
+            exchange.task = task
 
     def _open_unusual(
         self, flags: int, method: int, stream: int, extra: int, body: bytes | memoryview
@@ -293,8 +298,9 @@ class ServerConnection:
         problem = codec.arguments.decoding_error(error, body)
         return RpcError(Code.INVALID_ARGUMENT, f"{codec.path}: {problem}", executed=False)
 
-    async def run(self, exchange: ServerExchange, entry: Entry, call: Call, stream: int, /) -> None:
-        """Run the handler, send what comes of it: for the runner."""
+    async def _run(self, exchange: ServerExchange, entry: Entry, call: Call, stream: int) -> None:
+        """A call's task: run the handler, send what comes of it."""
+        enter_call(call)  # here, in the task's own context, which ends with it
         body: Encoded = b""
         try:
             try:
@@ -319,7 +325,9 @@ class ServerConnection:
                 refused = entry.guarded and not exchange.begun and is_refusal(error)
                 self._load.refused += refused
                 self._replies.send_failure(exchange, stream, error, refused=refused)
-                if not isinstance(error, Exception | asyncio.CancelledError):
+                if isinstance(error, SystemExit | KeyboardInterrupt):
+                    end_process(self._loop, error)
+                elif not isinstance(error, Exception | asyncio.CancelledError):
                     raise
             if exchange.held:
                 await self._replies.until_sent(exchange, stream)
@@ -346,12 +354,13 @@ class ServerConnection:
 
     def _cancel(self, exchange: ServerExchange, stream: int, *, insist: bool = False) -> None:
         """Cancel a handler, once, so that its own end is not cut short; only the end of a grace insists."""
-        if exchange.cancelled and not insist:
+        if exchange.task is None or (exchange.cancelled and not insist):
             return
         exchange.cancelled = True
-        if exchange.task is not None:
-            exchange.task.cancel()
-        else:  # its turn has not come, and will not
+        run: Any = exchange.task.get_coro()
+        begun = inspect.getcoroutinestate(run) != inspect.CORO_CREATED
+        exchange.task.cancel()
+        if not begun:  # a task cancelled before its first step never runs its own end
             self._finish(exchange, stream)
 
     def _end(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
@@ -89,16 +90,12 @@ class SimLoop(SimSockets, VirtualLoop):
         self._check_closed()
         return SimTask(coro, loop=self, name=name, context=context, **options)
 
-    def make_task(
-        self,
-        coro: Coroutine[Any, Any, T],
-        *,
-        loop: object = None,
-        name: str | None = None,
-        context: contextvars.Context | None = None,
+    def start_task(
+        self, coro: Coroutine[Any, Any, T], *, loop: object = None, name: str | None = None
     ) -> asyncio.Task[T]:
-        """Make a task that begins in its turn, whatever the task factory; as the server does for handlers."""
-        return SimTask(coro, loop=self, name=name, context=context)
+        """Make a task that runs at once until it first waits, where Python can; as the server does for handlers."""
+        eager: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+        return SimTask(coro, loop=self, name=name, **eager)
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts

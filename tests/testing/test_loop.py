@@ -163,7 +163,7 @@ def test_tasks_without_a_name_are_counted_per_loop() -> None:
         tasks = [
             asyncio.current_task(),
             asyncio.create_task(asyncio.sleep(0)),
-            sim_loop().make_task(asyncio.sleep(0)),
+            sim_loop().start_task(asyncio.sleep(0)),
         ]
         return [task.get_name() for task in tasks if task is not None]
 

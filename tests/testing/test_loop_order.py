@@ -54,7 +54,7 @@ async def _eventful() -> list[str]:
 
     rng = loop.rng("work")
     for _ in range(20):
-        tasks = {asyncio.create_task(work(rng)) for _ in range(20)} | {loop.make_task(work(rng))}
+        tasks = {asyncio.create_task(work(rng)) for _ in range(20)} | {loop.start_task(work(rng))}
         while tasks:
             done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
