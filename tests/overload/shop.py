@@ -108,7 +108,8 @@ class Scene:
     async def fill(self, count: int) -> list[asyncio.Task[str]]:
         """So many calls that wait for the gate, once they run."""
         inside = self.service.inside + count
-        tasks = [asyncio.ensure_future(self.shop.wait(str(number))) for number in range(count)]
+        patient = rpcfw.with_options(self.shop, timeout_s=3600.0)  # however long the test waits otherwise
+        tasks = [asyncio.ensure_future(patient.wait(str(number))) for number in range(count)]
         await until(lambda: self.service.inside >= inside)
         return tasks
 
