@@ -391,9 +391,7 @@ async def make_call(
             return await chooser.call_carefully(call, recover)
         connection, witness = chosen
     assert connection is not None
-    time = (
-        connection._time
-    )  # called as what it is: looked up as a method, an attribute costs ten times as much
+    time = connection._time
     began = now = time()
     try:
         if witness is not None:
