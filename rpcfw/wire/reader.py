@@ -208,9 +208,8 @@ class FrameReader:
         if not self._greeted and last >= 0:
             self._greet(data)
         while True:
-            if (
-                position > last
-            ):  # Python makes one instruction of this, which it does not at the end of a loop
+            # a comparison and a jump: one instruction here, two at the end of a loop
+            if position > last:
                 break
             length, kind, flags, method, stream, extra = unpack(data, position)
             if length > limit:
