@@ -268,7 +268,8 @@ class Outbox:
                 finished.append(bulk)
             else:
                 self._bulk.insert(min(self.limits.max_assemblies - 1, len(self._bulk)), bulk)
-        self._spin.expect_later()
+        self._spin.large()
+        self._spin.expect()
         self._write_parts(parts)
         if self.congested:
             self._burst = 1

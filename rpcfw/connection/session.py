@@ -239,6 +239,8 @@ class Session(asyncio.BufferedProtocol):
         frames = reader.received(nbytes, self._handlers)
         if frames:
             self._frame_bytes = nbytes // frames + 1
+        else:
+            self._spin.large()
         if reader.error is not None:
             logger.warning("connection with %s: %s", self.peer_name, reader.error)
             self.fail(Code.INVALID_ARGUMENT, str(reader.error))

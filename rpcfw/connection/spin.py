@@ -21,6 +21,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 64, 65_536
 _LONG_YIELD_S = 10e-6
 """Yielding the core takes a tenth of that when nobody else wants it; an interrupt may lengthen one now and then."""
 _LARGE_FOLD = 4
+_LARGE_WRITES = 8
+"""For so many writes after part of a large message it is spun so much longer."""
 _MAX_LONG_YIELDS, _FORGOTTEN_EVERY = 3, 32
 """How many long ones end a spin, and after how many times that frames came they are forgotten."""
 
@@ -47,10 +49,13 @@ class Spin:
         "_context",
         "_fresh",
         "_heard",
+        "_large_left",
         "_left",
+        "_limit",
         "_long_yields",
         "_longer",
         "_loop",
+        "_other",
         "_pause",
         "_turns",
     )
@@ -64,14 +69,24 @@ class Spin:
         self._active = False
         self._fresh = False
         self._left = 0
+        self._limit = turns + 1
+        self._large_left = 0
         self._heard = 0
         self._long_yields = 0
         self._pause = self._longer = _FIRST_PAUSE
+        self._other = (
+            self._pause,
+            self._longer,
+        )  # after large messages, or after small ones while those are about
 
     def expect(self) -> None:
         """Something was written, so an answer may come soon."""
+        if self._large_left:
+            self._large_left -= 1
+            if not self._large_left:
+                self._turn_to(self._turns + 1)
         if self._active:
-            self._left = self._turns + 1
+            self._left = self._limit
             self._fresh = True
         elif self._pause:
             self._pause -= 1
@@ -80,24 +95,30 @@ class Spin:
                 self._loop = asyncio.get_running_loop()
             except RuntimeError:
                 return  # between two runs of the loop, where a stream was dropped
-            self._active, self._left, self._heard, self._long_yields = True, self._turns + 1, 0, 0
+            self._active, self._left, self._heard, self._long_yields = True, self._limit, 0, 0
             self._fresh = True
             self._loop.call_soon(self._turn, context=self._context)
 
-    def expect_later(self) -> None:
-        """Something large was written: the peer has to read it first, which takes it as long as it took to write."""
-        self.expect()
-        if self._active:
-            self._left = _LARGE_FOLD * self._turns + 1
+    def large(self) -> None:
+        """Part of a large message was written or read: the other side takes as long for what comes next."""
+        if not self._large_left:
+            self._turn_to(_LARGE_FOLD * self._turns + 1)
+        self._large_left = _LARGE_WRITES
+        self._left = self._limit
 
     def heard(self) -> None:
         """Frames came."""
         if self._active:
-            self._left = self._turns + 1
+            self._left = self._limit
             self._fresh = True
             self._heard += 1
             if self._heard % _FORGOTTEN_EVERY == 0:
                 self._long_yields = 0
+
+    def _turn_to(self, limit: int) -> None:
+        """From small messages to large ones or back: whether it pays is learnt for each apart."""
+        self._pause, self._longer, self._other = *self._other, (self._pause, self._longer)
+        self._limit = limit
 
     def _turn(self) -> None:
         assert self._loop is not None

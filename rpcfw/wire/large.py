@@ -10,6 +10,7 @@ import contextlib
 import functools
 import io
 import mmap
+from collections.abc import Callable
 
 import msgpack
 
@@ -44,8 +45,6 @@ class LargeBody:
             taken: whether to take the memory at once, which is much faster.
             may_part: whether it may be received in parts.
         """
-        if taken:
-            _keep_memory()
         self.head = b""
         self.taken = size if taken else 0
         self._store: _Store | None = None
@@ -53,10 +52,10 @@ class LargeBody:
         if start:
             self.head = bytes(first[:start])
             # it takes these bytes over as they are, for nobody else has them, and gives them out again in the end
-            self._store = _Store(bytes(size - start))
+            self._store = _Store(_allocators()[0](size - start))
             self.view = self._store.getbuffer()
         else:
-            self.view = memoryview(bytearray(size)) if taken else lazy_buffer(size)
+            self.view = memoryview(_allocators()[1](size)) if taken else lazy_buffer(size)
 
     def whole(self) -> memoryview:
         """What the view has, now that all has come, with `head` of a `bytes`. Write nothing to `view` any more."""
@@ -110,7 +109,33 @@ def is_trusted(size: int, arrived: int, sent: int, early: int) -> bool:
     return size <= _MOST_TRUSTED_BYTES and early + size <= earned
 
 
+_Allocators = tuple[Callable[[int], bytes], Callable[[int], bytearray]]
+
+
 @functools.cache
+def _allocators() -> _Allocators:
+    """How to make `bytes`, and a `bytearray`, of a size for a body that fills all of it before anybody sees it."""
+    _keep_memory()
+    return _unfilled() or (bytes, bytearray)
+
+
+def _unfilled() -> _Allocators | None:
+    """Of CPython's own, which leave the memory as it is: to zero it takes a large part of the time to receive it.
+
+    None where they are out of reach.
+    """
+    try:
+        import ctypes  # takes milliseconds, and most processes never see a large message
+
+        # functions of our own, as `pythonapi` has one for all its users
+        prototype = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)
+        new_bytes = prototype(("PyBytes_FromStringAndSize", ctypes.pythonapi))
+        new_bytearray = prototype(("PyByteArray_FromStringAndSize", ctypes.pythonapi))
+    except (ImportError, AttributeError):
+        return None
+    return functools.partial(new_bytes, None), functools.partial(new_bytearray, None)
+
+
 def _keep_memory() -> None:
     """Once there are large messages, have the C library keep the memory of some of them when they are freed.
 

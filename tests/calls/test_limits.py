@@ -93,7 +93,7 @@ async def opened(here: Place) -> AsyncIterator[Opened]:
 @pytest.fixture
 def memory() -> Iterator[Any]:
     """Gives the most memory that Python has held at a time since the test asked first, in bytes."""
-    large._keep_memory()  # a block that is never touched, and for a moment, but counted where it comes first
+    large._allocators()  # a block that is never touched, and for a moment, but counted where it comes first
     tracemalloc.start()
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]

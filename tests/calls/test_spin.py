@@ -14,6 +14,7 @@ from rpcfw.transport import default_transports
 
 TURNS = 10
 FIRST_PAUSE = 64
+LARGE_WRITES = 8
 
 
 @rpcfw.service("test.Numbers")
@@ -24,12 +25,19 @@ class Numbers(Protocol):
         """The next number."""
         ...
 
+    async def size(self, body: bytes) -> int:
+        """How many bytes."""
+        ...
+
 
 class Counting(Numbers):
     """Counts."""
 
     async def next(self, number: int) -> int:
         return number + 1
+
+    async def size(self, body: bytes) -> int:
+        return len(body)
 
 
 class Core:
@@ -69,9 +77,40 @@ def write(spin: Spin, times: int = 1) -> None:
 
 async def test_after_something_large_it_goes_on_longer_and_yields_each_turn(core: Core) -> None:
     spin = Spin(TURNS)
-    write(spin, FIRST_PAUSE)
-    spin.expect_later()
+    spin.large()
+    write(spin, LARGE_WRITES + FIRST_PAUSE)
+    assert await core.turns_until_rest() == TURNS, "so many writes later it is forgotten"
+    for _ in range(FIRST_PAUSE):
+        spin.large()
+        write(spin)
     assert await core.turns_until_rest() == 4 * TURNS
+
+
+async def test_a_large_message_that_comes_makes_it_go_on_longer(core: Core) -> None:
+    spin = Spin(TURNS)
+    write(spin, FIRST_PAUSE + 1)
+    spin.heard()
+    spin.large()
+    assert await core.turns_until_rest() == 4 * TURNS
+
+
+async def test_whether_it_pays_after_large_messages_is_learnt_apart(core: Core) -> None:
+    spin = Spin(TURNS)
+    for pause in (FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE):
+        write(spin, pause + 1)
+        assert await core.turns_until_rest() == TURNS
+    for pause in (FIRST_PAUSE, 2 * FIRST_PAUSE):
+        for _ in range(pause):
+            spin.large()
+            write(spin)
+        assert await core.turns_until_rest() == 0
+        write(spin)
+        assert await core.turns_until_rest() == 4 * TURNS
+    write(spin, LARGE_WRITES - 3)
+    write(spin, 8 * FIRST_PAUSE)
+    assert await core.turns_until_rest() == 0, "after small ones it goes on where it was"
+    write(spin)
+    assert await core.turns_until_rest() == TURNS
 
 
 async def test_the_first_attempt_comes_after_some_writes_and_ends_when_nothing_is_heard(core: Core) -> None:
@@ -180,3 +219,24 @@ async def test_calls_over_a_socket_do_not_spin_when_told_not_to(core: Core) -> N
 async def test_calls_within_the_process_do_not_spin_as_the_other_side_needs_this_loop(core: Core) -> None:
     await _calls("mem://spin", turns=TURNS)
     assert core.yields == 0
+
+
+async def test_a_large_message_is_told_where_it_is_written_and_where_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[Spin] = []
+
+    def take_note(spin: Spin) -> None:
+        told.append(spin)
+
+    monkeypatch.setattr(Spin, "large", take_note)
+    transports = default_transports()
+    async with (
+        rpcfw.serve(Counting(), listen="tcp://127.0.0.1:0", transports=transports) as server,
+        rpcfw.connect(server.endpoint, transports=transports) as client,
+    ):
+        numbers = client.stub(Numbers)
+        assert await numbers.next(1) == 2
+        assert told == []
+        assert await numbers.size(bytes(1_000_000)) == 1_000_000
+    assert len({id(spin) for spin in told}) == 2, "the client's, which wrote, and the server's, which read"

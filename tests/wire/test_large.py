@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from rpcfw.wire import large
 from rpcfw.wire.frames import (
     CHUNK,
     CREDIT,
@@ -423,3 +424,29 @@ def test_a_body_that_the_collector_frees_half_filled_complains_of_nothing() -> N
     finally:
         sys.unraisablehook = usual
     assert complaints == []
+
+
+def test_buffers_are_made_without_the_interpreters_own_functions_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def received() -> list[Frame]:
+        reader, body = made(), msgpack.packb(random.Random(1).randbytes(MB))
+        frames = [part for _ in range(3) for part in message(REPLY, END, 1, body)]
+        return [frame for part in frames for frame in reader.feed(part)]
+
+    expected = received()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ctypes", None)
+        assert large._unfilled() is None
+    with monkeypatch.context() as patch:
+        patch.setattr(large, "_unfilled", lambda: None)
+        large._allocators.cache_clear()
+        assert large._allocators() == (bytes, bytearray)
+        assert received() == expected
+    large._allocators.cache_clear()
+
+
+def test_memory_that_is_not_zeroed_has_the_size_asked_for() -> None:
+    new_bytes, new_bytearray = large._allocators()
+    assert (type(new_bytes(MB)), len(new_bytes(MB))) == (bytes, MB)
+    assert (type(new_bytearray(MB)), len(new_bytearray(MB))) == (bytearray, MB)
+    with pytest.raises(MemoryError):
+        new_bytes(sys.maxsize // 2)
