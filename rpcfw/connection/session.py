@@ -239,7 +239,7 @@ class Session(asyncio.BufferedProtocol):
         frames = reader.received(nbytes, self._handlers)
         if frames:
             self._frame_bytes = nbytes // frames + 1
-        else:
+        elif reader.is_amid_large:
             self._spin.large()
         if reader.error is not None:
             logger.warning("connection with %s: %s", self.peer_name, reader.error)

@@ -22,7 +22,7 @@ _LONG_YIELD_S = 10e-6
 """Yielding the core takes a tenth of that when nobody else wants it; an interrupt may lengthen one now and then."""
 _LARGE_FOLD = 4
 _LARGE_WRITES = 8
-"""For so many writes after part of a large message it is spun so much longer."""
+"""It is spun so much longer while large messages come and go, until this write after the last part of one."""
 _MAX_LONG_YIELDS, _FORGOTTEN_EVERY = 3, 32
 """How many long ones end a spin, and after how many times that frames came they are forgotten."""
 
@@ -34,11 +34,21 @@ def _no_yield() -> None:
 _yield_core: Callable[[], None] = getattr(os, "sched_yield", _no_yield)
 
 
+class _Record:
+    """How spins have paid: how many writes pass before the next, and before the one after if that does not pay."""
+
+    __slots__ = ("longer", "pause")
+
+    def __init__(self) -> None:
+        self.pause = self.longer = _FIRST_PAUSE
+
+
 class Spin:
     """Keeps the loop awake for a few turns after each write; shared by all connections of a client or server.
 
     It begins when `expect` has been called often enough, goes on as long as frames come, and ends when none came for
-    `turns` turns, or when another process wants the core. After one that did not pay it pauses, each time longer.
+    `turns` turns, or when another process wants the core. After one that did not pay it pauses, each time longer. While
+    large messages come and go it takes four times as many turns, and what pays then is learnt apart.
 
     Args:
         turns: how many turns of the loop to look for frames, about a microsecond and a half each; 0: never.
@@ -46,17 +56,18 @@ class Spin:
 
     __slots__ = (
         "_active",
+        "_charged",
         "_context",
         "_fresh",
         "_heard",
+        "_large",
         "_large_left",
         "_left",
         "_limit",
         "_long_yields",
-        "_longer",
         "_loop",
-        "_other",
-        "_pause",
+        "_record",
+        "_small",
         "_turns",
     )
 
@@ -73,23 +84,22 @@ class Spin:
         self._large_left = 0
         self._heard = 0
         self._long_yields = 0
-        self._pause = self._longer = _FIRST_PAUSE
-        self._other = (
-            self._pause,
-            self._longer,
-        )  # after large messages, or after small ones while those are about
+        self._small, self._large = _Record(), _Record()
+        self._record = self._charged = (
+            self._small
+        )  # the one that counts now, and that of the spin in progress
 
     def expect(self) -> None:
         """Something was written, so an answer may come soon."""
         if self._large_left:
             self._large_left -= 1
             if not self._large_left:
-                self._turn_to(self._turns + 1)
+                self._record, self._limit = self._small, self._turns + 1
         if self._active:
             self._left = self._limit
             self._fresh = True
-        elif self._pause:
-            self._pause -= 1
+        elif self._record.pause:
+            self._record.pause -= 1
         elif self._turns:
             try:
                 self._loop = asyncio.get_running_loop()
@@ -97,28 +107,23 @@ class Spin:
                 return  # between two runs of the loop, where a stream was dropped
             self._active, self._left, self._heard, self._long_yields = True, self._limit, 0, 0
             self._fresh = True
+            self._charged = self._record
             self._loop.call_soon(self._turn, context=self._context)
 
     def large(self) -> None:
         """Part of a large message was written or read: the other side takes as long for what comes next."""
-        if not self._large_left:
-            self._turn_to(_LARGE_FOLD * self._turns + 1)
+        self._record, self._limit = self._large, _LARGE_FOLD * self._turns + 1
         self._large_left = _LARGE_WRITES
         self._left = self._limit
 
     def heard(self) -> None:
-        """Frames came."""
+        """Something came."""
         if self._active:
             self._left = self._limit
             self._fresh = True
             self._heard += 1
             if self._heard % _FORGOTTEN_EVERY == 0:
                 self._long_yields = 0
-
-    def _turn_to(self, limit: int) -> None:
-        """From small messages to large ones or back: whether it pays is learnt for each apart."""
-        self._pause, self._longer, self._other = *self._other, (self._pause, self._longer)
-        self._limit = limit
 
     def _turn(self) -> None:
         assert self._loop is not None
@@ -137,8 +142,9 @@ class Spin:
 
     def _end(self) -> None:
         self._active = False
+        record = self._charged
         if self._long_yields == _MAX_LONG_YIELDS or self._heard < _PAYS_FROM:
-            self._longer = min(2 * self._longer, _LONGEST_PAUSE)
-            self._pause = self._longer
+            record.longer = min(2 * record.longer, _LONGEST_PAUSE)
+            record.pause = record.longer
         else:
-            self._longer = _FIRST_PAUSE  # and the next one begins with the next write
+            record.longer = _FIRST_PAUSE  # and the next one begins with the next write

@@ -131,7 +131,7 @@ def _unfilled() -> _Allocators | None:
         prototype = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)
         new_bytes = prototype(("PyBytes_FromStringAndSize", ctypes.pythonapi))
         new_bytearray = prototype(("PyByteArray_FromStringAndSize", ctypes.pythonapi))
-    except (ImportError, AttributeError):
+    except Exception:  # by a platform, or by who forbids it: of any kind
         return None
     return functools.partial(new_bytes, None), functools.partial(new_bytearray, None)
 
@@ -168,7 +168,7 @@ def binary_start(first: bytes, size: int) -> int:
     at = first.find(_BINARY)
     while at >= 0:
         start = at + _BINARY_HEAD_BYTES
-        if int.from_bytes(first[at + 1 : start], "big") == size - start:
+        if start <= len(first) and int.from_bytes(first[at + 1 : start], "big") == size - start:
             try:
                 value = msgpack.unpackb(first[:at] + b"\xc0", object_pairs_hook=_Map)
             except (ValueError, RecursionError, msgpack.UnpackException):

@@ -194,6 +194,11 @@ class FrameReader:
             return 1 + self._body_filled + sum(assembly.filled for assembly in self._assemblies.values())
         return sum(1 + assembly.filled for assembly in self._assemblies.values())
 
+    @property
+    def is_amid_large(self) -> bool:
+        """Whether a large frame, or a message in chunks, is on its way."""
+        return bool(self._assemblies) or (self._body is not None and len(self._body) >= LARGE_BYTES)
+
     def close(self) -> None:
         """Give back all memory; nothing more is read."""
         self._closed, self._rest, self._body = True, b"", None

@@ -89,9 +89,29 @@ async def test_after_something_large_it_goes_on_longer_and_yields_each_turn(core
 async def test_a_large_message_that_comes_makes_it_go_on_longer(core: Core) -> None:
     spin = Spin(TURNS)
     write(spin, FIRST_PAUSE + 1)
-    spin.heard()
     spin.large()
+    spin.heard()
     assert await core.turns_until_rest() == 4 * TURNS
+
+
+async def test_what_a_spin_was_worth_counts_for_the_kind_that_it_began_with(core: Core) -> None:
+    spin = Spin(TURNS)
+    for attempt in range(3):  # that begin after large messages, end after small ones, and do not pay
+        for _ in range((FIRST_PAUSE << attempt) + 1):
+            spin.large()
+            write(spin)
+        write(spin, LARGE_WRITES)
+        assert await core.turns_until_rest() == TURNS
+    for _ in range(8 * FIRST_PAUSE):
+        spin.large()
+        write(spin)
+    assert await core.turns_until_rest() == 0, "large ones wait longer and longer"
+    write(spin, LARGE_WRITES)
+    assert await core.turns_until_rest() == TURNS, "and are due then"
+    write(spin, FIRST_PAUSE)
+    assert await core.turns_until_rest() == 0
+    write(spin)
+    assert await core.turns_until_rest() == TURNS, "small ones have not been tried before"
 
 
 async def test_whether_it_pays_after_large_messages_is_learnt_apart(core: Core) -> None:
@@ -225,11 +245,18 @@ async def test_a_large_message_is_told_where_it_is_written_and_where_it_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[Spin] = []
+    expecting: list[Spin] = []
+    expect = Spin.expect
 
     def take_note(spin: Spin) -> None:
         told.append(spin)
 
+    def take_note_and_expect(spin: Spin) -> None:
+        expecting.append(spin)
+        expect(spin)
+
     monkeypatch.setattr(Spin, "large", take_note)
+    monkeypatch.setattr(Spin, "expect", take_note_and_expect)
     transports = default_transports()
     async with (
         rpcfw.serve(Counting(), listen="tcp://127.0.0.1:0", transports=transports) as server,
@@ -238,5 +265,7 @@ async def test_a_large_message_is_told_where_it_is_written_and_where_it_is_read(
         numbers = client.stub(Numbers)
         assert await numbers.next(1) == 2
         assert told == []
+        expecting.clear()
         assert await numbers.size(bytes(1_000_000)) == 1_000_000
     assert len({id(spin) for spin in told}) == 2, "the client's, which wrote, and the server's, which read"
+    assert told[0] in expecting, "who wrote something large expects an answer too"

@@ -159,7 +159,7 @@ def test_a_stream_dropped_between_two_runs_of_its_loop_is_given_up_on_both_sides
         stream = await ask(client, "out", Step.WAIT)
         for _ in range(3):
             await client.stub(Contract).nothing()
-        client._shared.resources.spin._pause = 0  # the next write would begin to look out for frames
+        client._shared.resources.spin._record.pause = 0  # the next write would begin to look out for frames
         return stream
 
     with asyncio.Runner() as runner:

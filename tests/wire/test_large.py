@@ -6,6 +6,7 @@ import gc
 import random
 import sys
 import tracemalloc
+import types
 from typing import Any
 
 import msgpack
@@ -433,9 +434,10 @@ def test_buffers_are_made_without_the_interpreters_own_functions_too(monkeypatch
         return [frame for part in frames for frame in reader.feed(part)]
 
     expected = received()
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "ctypes", None)
-        assert large._unfilled() is None
+    for unusable in (None, types.SimpleNamespace()):  # cannot be imported, and has none of it
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "ctypes", unusable)
+            assert large._unfilled() is None
     with monkeypatch.context() as patch:
         patch.setattr(large, "_unfilled", lambda: None)
         large._allocators.cache_clear()
@@ -445,8 +447,22 @@ def test_buffers_are_made_without_the_interpreters_own_functions_too(monkeypatch
 
 
 def test_memory_that_is_not_zeroed_has_the_size_asked_for() -> None:
+    assert large._allocators() != (bytes, bytearray)
     new_bytes, new_bytearray = large._allocators()
     assert (type(new_bytes(MB)), len(new_bytes(MB))) == (bytes, MB)
     assert (type(new_bytearray(MB)), len(new_bytearray(MB))) == (bytearray, MB)
     with pytest.raises(MemoryError):
         new_bytes(sys.maxsize // 2)
+
+
+@pytest.mark.parametrize(("begins", "size"), [(b"\xc6\x01\x00\x00", 65_541), (b"\xc6\xff\xff", 65_540)])
+def test_a_length_of_which_part_has_come_is_not_taken_for_one(begins: bytes, size: int) -> None:
+    body = begins + b"y" * (size - len(begins))
+    assert binary_start(begins, size) == 0
+    for cut in range(1, 8):
+        whole = message(REPLY, END, 3, body)[0]
+        listener = Listener(earned(Budget(1 << 30), MB))
+        listener.hear(whole[: 16 + cut], [len(whole)])
+        listener.hear(whole[16 + cut :] + frame(PING, 0, 0, 0, 9), [len(whole)])
+        assert [heard[0] for heard in listener.frames] == [REPLY, PING]
+        assert listener.frames[0][5] == body
