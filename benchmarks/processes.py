@@ -179,10 +179,14 @@ class Process:
             if not self.has_answer(deadline - time.monotonic()):
                 raise SubjectFailed(f"no answer within {patience_s:g} s")
             line, _, self._buffer = self._buffer.partition(b"\n")
-            with contextlib.suppress(ValueError):  # a peer's library may print, too
+            try:
                 said = json.loads(line)
-                if isinstance(said, dict):
-                    return said
+            except ValueError:
+                if line.startswith(b'{"'):
+                    raise SubjectFailed(f"an answer of {len(line):,} bytes is cut off or not JSON") from None
+                continue  # a peer's library may print, too
+            if isinstance(said, dict):
+                return said
 
     def has_answer(self, patience_s: float) -> bool:
         """Wait for a line. Raises SubjectFailed when the process has ended."""

@@ -177,6 +177,17 @@ def server_cpu_s() -> float:
     return total / 1e9
 
 
+def say(said: dict[str, Any]) -> None:
+    """Write an object to the standard output, as a line, all of it.
+
+    Where that is unbuffered, `print` takes a write for done that the system has cut short, at the 64 KiB of a pipe.
+    """
+    sys.stdout.flush()
+    line = memoryview(json.dumps(said).encode() + b"\n")
+    while line:
+        line = line[os.write(sys.stdout.fileno(), line) :]
+
+
 def _end_with_input() -> None:
     """End this process when its standard input is closed, so that none outlives the benchmark."""
     sys.stdin.buffer.read()
@@ -191,7 +202,7 @@ def _serve(subject: Subject) -> None:
     gc.freeze()  # as servers do in production, and every subject alike
 
     def ready(address: str) -> None:
-        print(json.dumps({"address": address, "pid": os.getpid(), **_described(subject)}), flush=True)
+        say({"address": address, "pid": os.getpid(), **_described(subject)})
 
     subject.serve(ready)
 
@@ -212,7 +223,7 @@ def _measure(subject: Subject, address: str) -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         task = Task(Workload(asked.pop("workload")), **asked)
-        print(json.dumps(dataclasses.asdict(subject.measure(address, task))), flush=True)
+        say(dataclasses.asdict(subject.measure(address, task)))
 
 
 def main(arguments: list[str]) -> None:

@@ -18,7 +18,7 @@ import uvloop
 import rpcfw
 from benchmarks.drive import keep_each_in_flight
 from benchmarks.orders import Orders
-from benchmarks.subject import Sample, Subject, Task, Workload
+from benchmarks.subject import Sample, Subject, Task, Workload, say
 
 _CLIENT_PROCESSES = 2
 _CONNECTIONS = 8
@@ -100,4 +100,4 @@ SUBJECTS: dict[str, Subject] = {"one": OneWorker(), "two": TwoWorkers()}
 if __name__ == "__main__":
     sample = uvloop.run(_client(sys.argv[1], float(sys.argv[2])))
     sample.latencies_us = sample.latencies_us[::10]
-    print(json.dumps(dataclasses.asdict(sample)))
+    say(dataclasses.asdict(sample))

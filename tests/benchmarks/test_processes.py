@@ -54,3 +54,27 @@ def test_task_that_fails_tells_the_subjects_own_words(tmp_path: Path) -> None:
         running.described()
         with pytest.raises(SubjectFailed, match="KeyError"):
             running.measure(Task(Workload.UPLOAD))
+
+
+def _process(program: str, folder: Path) -> Process:
+    return Process([sys.executable, "-c", f"{program}; sys.stdin.read()"], dict(os.environ), folder / "log")
+
+
+def test_an_answer_comes_whole_though_the_system_cuts_writes_short(tmp_path: Path) -> None:
+    program = "import os, sys; from benchmarks import subject; write = os.write; "
+    program += "os.write = lambda file, data: write(file, data[:1000]); "
+    program += "subject.say({'latencies_us': list(range(5000))})"
+    process = _process(program, tmp_path)
+    try:
+        assert process.answer(30.0) == {"latencies_us": list(range(5000))}
+    finally:
+        process.close()
+
+
+def test_half_an_answer_is_not_waited_for(tmp_path: Path) -> None:
+    process = _process("import sys; print('hello'); print('{\"count\": 1, \"late', flush=True)", tmp_path)
+    try:
+        with pytest.raises(SubjectFailed, match=r"an answer of 18 bytes is cut off or not JSON"):
+            process.answer(30.0)
+    finally:
+        process.close()
